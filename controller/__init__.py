@@ -1,0 +1,1 @@
+"""Decides how many worker groups there are, of which model, and where."""

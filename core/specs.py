@@ -1,0 +1,61 @@
+"""What a worker group is asked to be. Plain values: they travel to other processes as msgspec or as command lines."""
+
+from __future__ import annotations
+
+import msgspec
+
+from .blocks import DEFAULT_PAGE_SIZE
+from .errors import ConfigError
+
+
+class EngineSpec(msgspec.Struct, frozen=True, kw_only=True):
+    """Limits of one replica's engine. Zero means: choose from the model and the memory at hand."""
+
+    page_size: int = DEFAULT_PAGE_SIZE
+    total_pages: int = 0
+    max_sequences: int = 64
+    token_budget: int = 512
+    max_context_tokens: int = 0
+    max_waiting: int = 1024
+    step_timeout_s: float = 30.0
+
+
+class GroupSpec(msgspec.Struct, frozen=True, kw_only=True):
+    """One worker group: a model on tp x pp ranks. Raises ConfigError from `check` when it cannot be."""
+
+    replica_id: str
+    model_name: str
+    model_path: str
+    tp: int = 1
+    pp: int = 1
+    device: str = "cpu"
+    dtype: str = "auto"
+    host: str = "127.0.0.1"
+    port: int = 0
+    controller_address: str = ""
+    engine: EngineSpec = EngineSpec()
+
+    @property
+    def world_size(self) -> int:
+        return self.tp * self.pp
+
+    def check(self) -> None:
+        """Refuses numbers that no model could satisfy; the model's own limits are checked where it is read."""
+        for name in ("tp", "pp"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"{name} must be at least 1, got {getattr(self, name)}")
+        if self.device not in ("cpu", "cuda"):
+            raise ConfigError(f"device must be cpu or cuda, got {self.device!r}")
+        if self.dtype not in ("auto", "float32", "bfloat16", "float16"):
+            raise ConfigError(f"dtype must be auto, float32, bfloat16 or float16, got {self.dtype!r}")
+        engine = self.engine
+        if engine.page_size < 1 or engine.page_size & (engine.page_size - 1):
+            raise ConfigError(f"page_size must be a power of two, got {engine.page_size}")
+        for name in ("max_sequences", "token_budget", "max_waiting"):
+            if getattr(engine, name) < 1:
+                raise ConfigError(f"{name} must be at least 1, got {getattr(engine, name)}")
+        if engine.token_budget < engine.max_sequences:
+            raise ConfigError(
+                f"token_budget ({engine.token_budget}) must be at least max_sequences ({engine.max_sequences}): "
+                "each running sequence needs one token a step"
+            )

@@ -1,0 +1,1 @@
+"""Operations, one file each: public function, Triton kernel, torch reference."""

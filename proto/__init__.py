@@ -1,0 +1,1 @@
+"""The wire: .proto sources and, beside them, their generated stubs."""

@@ -1,0 +1,1 @@
+"""One replica: scheduler, KV pages, model, execution, and the group of ranks that runs them."""
