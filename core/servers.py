@@ -51,7 +51,7 @@ async def abort(context: Any, error: BaseException) -> NoReturn:
     raise AssertionError("abort_with_status always raises")
 
 
-class ErrorInterceptor(grpc.aio.ServerInterceptor[Any, Any]):
+class ErrorInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
     """Turns exceptions of handlers into statuses, so that no servicer repeats the mapping and no trace leaks."""
 
     async def intercept_service(self, continuation: Any, details: grpc.HandlerCallDetails) -> Any:

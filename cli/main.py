@@ -1,0 +1,33 @@
+"""The `headway` command. Each verb is a module with a `register`; heavy imports wait until a verb runs."""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+import sys
+
+import typer
+
+from ..core.errors import ConfigError, HeadwayError
+from . import commands
+
+app = typer.Typer(
+    name="headway",
+    help="Serve large language models on many GPUs.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
+for module in sorted(pkgutil.iter_modules(commands.__path__), key=lambda found: found.name):
+    importlib.import_module(f"{commands.__name__}.{module.name}").register(app)
+
+
+def main() -> None:
+    """Entry point: errors go to stderr with a non-zero exit code, and Ctrl-C ends with 130."""
+    try:
+        app()
+    except (HeadwayError, ConfigError, OSError) as error:
+        print(f"headway: {error}", file=sys.stderr)
+        raise SystemExit(1) from None
+    except KeyboardInterrupt:
+        raise SystemExit(130) from None

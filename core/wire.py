@@ -1,0 +1,39 @@
+"""Between our values and their messages."""
+
+from __future__ import annotations
+
+from ..proto.headway.v1 import sampling_pb2
+from .sampling import SamplingParams
+
+
+def sampling_to_proto(params: SamplingParams) -> sampling_pb2.Sampling:
+    """The message with every scalar set."""
+    return sampling_pb2.Sampling(
+        temperature=params.temperature,
+        top_p=params.top_p,
+        top_k=params.top_k,
+        min_p=params.min_p,
+        seed=params.seed,
+        presence_penalty=params.presence_penalty,
+        frequency_penalty=params.frequency_penalty,
+        repetition_penalty=params.repetition_penalty,
+    )
+
+
+def sampling_from_proto(message: sampling_pb2.Sampling, defaults: SamplingParams) -> SamplingParams:
+    """The message's set scalars over `defaults`. Bounds are not checked here: see router validation."""
+
+    def pick(name: str) -> float | int:
+        value: float | int = getattr(message if message.HasField(name) else defaults, name)  # type: ignore[arg-type]
+        return value
+
+    return SamplingParams(
+        temperature=pick("temperature"),
+        top_p=pick("top_p"),
+        top_k=int(pick("top_k")),
+        min_p=pick("min_p"),
+        seed=int(pick("seed")),
+        presence_penalty=pick("presence_penalty"),
+        frequency_penalty=pick("frequency_penalty"),
+        repetition_penalty=pick("repetition_penalty"),
+    )

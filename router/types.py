@@ -1,0 +1,79 @@
+"""What passes between the fronts, which know text, and the dispatcher, which knows replicas: token ids only."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping
+from typing import Protocol
+
+import msgspec
+
+from ..core.sampling import SamplingParams
+from ..proto.headway.v1 import sampling_pb2
+
+
+class ServedModel(msgspec.Struct, frozen=True, kw_only=True):
+    """One model as its replicas describe it, with the files that turn text into tokens and back."""
+
+    name: str
+    revision: str
+    page_size: int
+    max_context_tokens: int
+    vocab_size: int
+    eos_token_ids: tuple[int, ...]
+    default_sampling: SamplingParams
+    text_assets: Mapping[str, bytes]
+    ready_replicas: int
+
+
+class EngineRequest(msgspec.Struct, frozen=True, kw_only=True):
+    """A validated request in token ids, every default resolved (the seed too)."""
+
+    request_id: str
+    model: str
+    token_ids: list[int]
+    sampling: SamplingParams
+    max_new_tokens: int
+    eos_token_ids: tuple[int, ...]
+    stop_token_ids: tuple[int, ...] = ()
+    cache_salt: str = ""
+    cache_bypass: bool = False
+
+
+class TokenChunk(msgspec.Struct, frozen=True, kw_only=True):
+    """New tokens of one request. The last chunk of a stream, and only it, has a finish reason."""
+
+    token_ids: list[int]
+    replica_id: str
+    cached_tokens: int = 0
+    finish_reason: sampling_pb2.FinishReason = sampling_pb2.FINISH_REASON_UNSPECIFIED
+    stop_token_id: int | None = None
+    migrations: int = 0
+    preemptions: int = 0
+
+
+class Catalogue(Protocol):
+    """The models that can be served now."""
+
+    def models(self) -> list[ServedModel]:
+        """All models, sorted by name."""
+        ...
+
+    def get(self, name: str) -> ServedModel:
+        """The model of that name; with an empty name, the only one there is. Raises NotFound, Unavailable."""
+        ...
+
+
+class Dispatcher(Protocol):
+    """Runs requests on replicas."""
+
+    def stream(self, request: EngineRequest) -> AsyncIterator[TokenChunk]:
+        """Tokens of the request as they come, moved to another replica when its own dies.
+
+        Closing the iterator aborts the request on its replica. Raises Unavailable when nobody can take it, Overloaded
+        when queues are full, AlreadyExists for a live request with the same id.
+        """
+        ...
+
+    def abort(self, request_id: str) -> bool:
+        """Ends a live request with FINISH_REASON_ABORTED; False when there is none."""
+        ...
