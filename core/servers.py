@@ -37,7 +37,7 @@ CHANNEL_OPTIONS: tuple[tuple[str, int], ...] = (
 
 
 def as_status(error: BaseException) -> HeadwayError:
-    """The error as a caller may see it: the tree's own pass, anything else becomes Internal with an id and a log line."""
+    """The error as a caller may see it: the tree's own pass, anything else becomes Internal with an id."""
     if isinstance(error, HeadwayError):
         return error
     error_id = uuid.uuid4().hex[:12]

@@ -1,0 +1,64 @@
+# One word per duty. `make up` and `make test` work on a fresh machine with Python 3.11+ and make.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+# One thread a process: ranks, not OpenMP, use the cores (docs/performance.md).
+export OMP_NUM_THREADS ?= 1
+export OMP_WAIT_POLICY ?= PASSIVE
+
+.PHONY: help install install-dev dashboard up down test lint types format bench proto demo-model clean
+
+help: ## Show this list
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
+
+install: $(VENV)/.installed ## Make .venv with what serving needs
+
+install-dev: $(VENV)/.installed-dev ## Make .venv with what development needs, too
+
+$(VENV)/.installed: pyproject.toml setup.py constraints.txt tools/install.sh
+	@PYTHON="$(PYTHON)" tools/install.sh $(VENV) "."
+	@touch $@
+
+$(VENV)/.installed-dev: $(VENV)/.installed
+	@PYTHON="$(PYTHON)" tools/install.sh $(VENV) ".[dev]"
+	@touch $@
+
+dashboard: install ## Build the dashboard when its sources changed
+	@$(BIN)/python -m headway.controller.dashboard.build
+
+up: dashboard ## Bring a local cluster up with the demo model; Ctrl-C stops it (ARGS="--replicas 2 --tp 2")
+	@$(BIN)/headway up $(ARGS)
+
+down: install ## Stop the local cluster
+	@$(BIN)/headway down
+
+test: install-dev dashboard ## Run all tests (ARGS="-k name")
+	@$(BIN)/pytest $(ARGS)
+
+lint: install-dev ## Formatting, style, layers, protos and types
+	@$(BIN)/ruff format --check .
+	@$(BIN)/ruff check .
+	@$(BIN)/lint-imports
+	@cd proto && ../$(BIN)/buf lint
+	@$(BIN)/python -m headway.proto.generate --check
+	@$(MAKE) --no-print-directory types
+
+types: install-dev ## mypy, strict
+	@MYPYPATH=$(VENV)/src $(BIN)/mypy -p headway
+
+format: install-dev ## Format and fix
+	@$(BIN)/ruff format .
+	@$(BIN)/ruff check --fix .
+
+bench: dashboard ## Measure the demo model on a fresh local cluster (docs/performance.md)
+	@$(BIN)/python benchmarks/demo.py $(ARGS)
+
+proto: install-dev ## Generate the stubs from the .proto files
+	@$(BIN)/python -m headway.proto.generate
+
+demo-model: install-dev ## Train the demo model and its draft again (ARGS="--minutes 60")
+	@$(BIN)/python -m tools.demo_model $(ARGS)
+
+clean: ## Remove what the other duties made
+	rm -rf $(VENV) build dist *.egg-info controller/dashboard/static controller/dashboard/web/node_modules

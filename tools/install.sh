@@ -1,0 +1,27 @@
+#!/bin/sh
+# Installs Headway, editable, into a virtual environment: tools/install.sh VENV REQUIREMENT
+set -eu
+venv=$1
+requirement=$2
+python=${PYTHON:-python3}
+
+"$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || {
+    echo "headway needs Python 3.11 or newer; $python is $("$python" -V). Try: make PYTHON=python3.12 ..." >&2
+    exit 1
+}
+[ -x "$venv/bin/python" ] || { echo "Making $venv"; "$python" -m venv "$venv"; }
+[ -x "$venv/bin/uv" ] || "$venv/bin/python" -m pip install --quiet uv
+
+# uv does not read pip's find-links, and fails where pip ignores a missing directory.
+links=$("$venv/bin/python" -m pip config get global.find-links 2>/dev/null || true)
+set --
+for link in $links; do
+    [ -d "$link" ] && set -- "$@" --find-links "$link"
+done
+
+echo "Installing $requirement"
+"$venv/bin/uv" pip install --quiet --python "$venv/bin/python" -c constraints.txt "$@" -e "$requirement"
+
+# Lets mypy see the repository's root under the name that it is imported by.
+mkdir -p "$venv/src"
+ln -sfn ../.. "$venv/src/headway"
