@@ -3,24 +3,23 @@
 isort:skip_file
 The operators' API, which the dashboard and the command line use and nothing else goes around."""
 
+from collections import abc as _abc
+from grpc import aio as _aio
+from . import admin_pb2 as _admin_pb2
 import abc as _abc_1
+import grpc as _grpc
 import sys
 import typing as _typing
-from collections import abc as _abc
-
-import grpc as _grpc
-from grpc import aio as _aio
-
-from . import admin_pb2 as _admin_pb2
 
 if sys.version_info >= (3, 11):
     from typing import Self as _Self
 else:
-    from typing import Self as _Self
+    from typing_extensions import Self as _Self
 
 _T = _typing.TypeVar("_T")
 
 class _MaybeAsyncIterator(_abc.AsyncIterator[_T], _abc.Iterator[_T], metaclass=_abc_1.ABCMeta): ...
+
 class _ServicerContext(_grpc.ServicerContext, _aio.ServicerContext):  # type: ignore[misc, type-arg]
     ...
 
@@ -61,7 +60,7 @@ class AdminServiceServicer(metaclass=_abc_1.ABCMeta):
         self,
         request: _admin_pb2.WatchClusterRequest,
         context: _ServicerContext,
-    ) -> _abc.Iterator[_admin_pb2.WatchClusterResponse] | _abc.AsyncIterator[_admin_pb2.WatchClusterResponse]:
+    ) -> _typing.Union[_abc.Iterator[_admin_pb2.WatchClusterResponse], _abc.AsyncIterator[_admin_pb2.WatchClusterResponse]]:
         """WatchCluster sends a snapshot, then what changed."""
 
     @_abc_1.abstractmethod
@@ -69,7 +68,7 @@ class AdminServiceServicer(metaclass=_abc_1.ABCMeta):
         self,
         request: _admin_pb2.ScaleModelRequest,
         context: _ServicerContext,
-    ) -> _admin_pb2.ScaleModelResponse | _abc.Awaitable[_admin_pb2.ScaleModelResponse]:
+    ) -> _typing.Union[_admin_pb2.ScaleModelResponse, _abc.Awaitable[_admin_pb2.ScaleModelResponse]]:
         """ScaleModel sets the number of replicas."""
 
     @_abc_1.abstractmethod
@@ -77,9 +76,7 @@ class AdminServiceServicer(metaclass=_abc_1.ABCMeta):
         self,
         request: _admin_pb2.DrainReplicaRequest,
         context: _ServicerContext,
-    ) -> _admin_pb2.DrainReplicaResponse | _abc.Awaitable[_admin_pb2.DrainReplicaResponse]:
+    ) -> _typing.Union[_admin_pb2.DrainReplicaResponse, _abc.Awaitable[_admin_pb2.DrainReplicaResponse]]:
         """DrainReplica stops new requests, waits, then stops the replica."""
 
-def add_AdminServiceServicer_to_server(
-    servicer: AdminServiceServicer, server: _grpc.Server | _aio.Server
-) -> None: ...
+def add_AdminServiceServicer_to_server(servicer: AdminServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

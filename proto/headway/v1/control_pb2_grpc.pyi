@@ -3,24 +3,23 @@
 isort:skip_file
 Between the controller and what it supervises. Internal: it may change with the software."""
 
+from collections import abc as _abc
+from grpc import aio as _aio
+from . import control_pb2 as _control_pb2
 import abc as _abc_1
+import grpc as _grpc
 import sys
 import typing as _typing
-from collections import abc as _abc
-
-import grpc as _grpc
-from grpc import aio as _aio
-
-from . import control_pb2 as _control_pb2
 
 if sys.version_info >= (3, 11):
     from typing import Self as _Self
 else:
-    from typing import Self as _Self
+    from typing_extensions import Self as _Self
 
 _T = _typing.TypeVar("_T")
 
 class _MaybeAsyncIterator(_abc.AsyncIterator[_T], _abc.Iterator[_T], metaclass=_abc_1.ABCMeta): ...
+
 class _ServicerContext(_grpc.ServicerContext, _aio.ServicerContext):  # type: ignore[misc, type-arg]
     ...
 
@@ -57,7 +56,7 @@ class ControlServiceServicer(metaclass=_abc_1.ABCMeta):
         self,
         request_iterator: _MaybeAsyncIterator[_control_pb2.ReportReplicaRequest],
         context: _ServicerContext,
-    ) -> _control_pb2.ReportReplicaResponse | _abc.Awaitable[_control_pb2.ReportReplicaResponse]:
+    ) -> _typing.Union[_control_pb2.ReportReplicaResponse, _abc.Awaitable[_control_pb2.ReportReplicaResponse]]:
         """ReportReplica carries the state of one worker group: at each change, and at least every second."""
 
     @_abc_1.abstractmethod
@@ -65,9 +64,7 @@ class ControlServiceServicer(metaclass=_abc_1.ABCMeta):
         self,
         request_iterator: _MaybeAsyncIterator[_control_pb2.ReportRouterRequest],
         context: _ServicerContext,
-    ) -> _control_pb2.ReportRouterResponse | _abc.Awaitable[_control_pb2.ReportRouterResponse]:
+    ) -> _typing.Union[_control_pb2.ReportRouterResponse, _abc.Awaitable[_control_pb2.ReportRouterResponse]]:
         """ReportRouter carries the figures of one router, every second."""
 
-def add_ControlServiceServicer_to_server(
-    servicer: ControlServiceServicer, server: _grpc.Server | _aio.Server
-) -> None: ...
+def add_ControlServiceServicer_to_server(servicer: ControlServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -3,24 +3,23 @@
 isort:skip_file
 Between routers and the leader of a worker group. Internal: it may change with the software."""
 
+from collections import abc as _abc
+from grpc import aio as _aio
+from . import engine_pb2 as _engine_pb2
 import abc as _abc_1
+import grpc as _grpc
 import sys
 import typing as _typing
-from collections import abc as _abc
-
-import grpc as _grpc
-from grpc import aio as _aio
-
-from . import engine_pb2 as _engine_pb2
 
 if sys.version_info >= (3, 11):
     from typing import Self as _Self
 else:
-    from typing import Self as _Self
+    from typing_extensions import Self as _Self
 
 _T = _typing.TypeVar("_T")
 
 class _MaybeAsyncIterator(_abc.AsyncIterator[_T], _abc.Iterator[_T], metaclass=_abc_1.ABCMeta): ...
+
 class _ServicerContext(_grpc.ServicerContext, _aio.ServicerContext):  # type: ignore[misc, type-arg]
     ...
 
@@ -69,7 +68,7 @@ class EngineServiceServicer(metaclass=_abc_1.ABCMeta):
         self,
         request_iterator: _MaybeAsyncIterator[_engine_pb2.SessionRequest],
         context: _ServicerContext,
-    ) -> _abc.Iterator[_engine_pb2.SessionResponse] | _abc.AsyncIterator[_engine_pb2.SessionResponse]:
+    ) -> _typing.Union[_abc.Iterator[_engine_pb2.SessionResponse], _abc.AsyncIterator[_engine_pb2.SessionResponse]]:
         """Session carries all requests of one router: commands up, one report for each engine step down. When the stream
         ends, the leader aborts what that router had running.
         """
@@ -79,7 +78,7 @@ class EngineServiceServicer(metaclass=_abc_1.ABCMeta):
         self,
         request: _engine_pb2.DescribeRequest,
         context: _ServicerContext,
-    ) -> _engine_pb2.DescribeResponse | _abc.Awaitable[_engine_pb2.DescribeResponse]:
+    ) -> _typing.Union[_engine_pb2.DescribeResponse, _abc.Awaitable[_engine_pb2.DescribeResponse]]:
         """Describe tells the model, its limits, the page size and the shape of the group."""
 
     @_abc_1.abstractmethod
@@ -87,7 +86,7 @@ class EngineServiceServicer(metaclass=_abc_1.ABCMeta):
         self,
         request: _engine_pb2.GetTextAssetsRequest,
         context: _ServicerContext,
-    ) -> _engine_pb2.GetTextAssetsResponse | _abc.Awaitable[_engine_pb2.GetTextAssetsResponse]:
+    ) -> _typing.Union[_engine_pb2.GetTextAssetsResponse, _abc.Awaitable[_engine_pb2.GetTextAssetsResponse]]:
         """GetTextAssets returns the files that turn text into tokens and back, so that routers need no model directory."""
 
     @_abc_1.abstractmethod
@@ -95,9 +94,7 @@ class EngineServiceServicer(metaclass=_abc_1.ABCMeta):
         self,
         request: _engine_pb2.DrainRequest,
         context: _ServicerContext,
-    ) -> _engine_pb2.DrainResponse | _abc.Awaitable[_engine_pb2.DrainResponse]:
+    ) -> _typing.Union[_engine_pb2.DrainResponse, _abc.Awaitable[_engine_pb2.DrainResponse]]:
         """Drain stops taking requests, or takes them again."""
 
-def add_EngineServiceServicer_to_server(
-    servicer: EngineServiceServicer, server: _grpc.Server | _aio.Server
-) -> None: ...
+def add_EngineServiceServicer_to_server(servicer: EngineServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -248,7 +248,7 @@ class GetModelResponse(_message.Message):
     def __init__(self, model: _Optional[_Union[Model, _Mapping]] = ...) -> None: ...
 
 class Model(_message.Message):
-    __slots__ = ("name", "revision", "max_context_tokens", "max_stop_strings", "default_sampling", "features", "ready_replicas")
+    __slots__ = ("name", "revision", "max_context_tokens", "max_stop_strings", "default_sampling", "features", "ready_replicas", "vocab_size")
     NAME_FIELD_NUMBER: _ClassVar[int]
     REVISION_FIELD_NUMBER: _ClassVar[int]
     MAX_CONTEXT_TOKENS_FIELD_NUMBER: _ClassVar[int]
@@ -256,6 +256,7 @@ class Model(_message.Message):
     DEFAULT_SAMPLING_FIELD_NUMBER: _ClassVar[int]
     FEATURES_FIELD_NUMBER: _ClassVar[int]
     READY_REPLICAS_FIELD_NUMBER: _ClassVar[int]
+    VOCAB_SIZE_FIELD_NUMBER: _ClassVar[int]
     name: str
     revision: str
     max_context_tokens: int
@@ -263,4 +264,5 @@ class Model(_message.Message):
     default_sampling: _sampling_pb2.Sampling
     features: _containers.RepeatedScalarFieldContainer[str]
     ready_replicas: int
-    def __init__(self, name: _Optional[str] = ..., revision: _Optional[str] = ..., max_context_tokens: _Optional[int] = ..., max_stop_strings: _Optional[int] = ..., default_sampling: _Optional[_Union[_sampling_pb2.Sampling, _Mapping]] = ..., features: _Optional[_Iterable[str]] = ..., ready_replicas: _Optional[int] = ...) -> None: ...
+    vocab_size: int
+    def __init__(self, name: _Optional[str] = ..., revision: _Optional[str] = ..., max_context_tokens: _Optional[int] = ..., max_stop_strings: _Optional[int] = ..., default_sampling: _Optional[_Union[_sampling_pb2.Sampling, _Mapping]] = ..., features: _Optional[_Iterable[str]] = ..., ready_replicas: _Optional[int] = ..., vocab_size: _Optional[int] = ...) -> None: ...

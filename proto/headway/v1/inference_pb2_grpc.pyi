@@ -3,24 +3,23 @@
 isort:skip_file
 The public request API. A field is here only when the server honours it."""
 
+from collections import abc as _abc
+from grpc import aio as _aio
+from . import inference_pb2 as _inference_pb2
 import abc as _abc_1
+import grpc as _grpc
 import sys
 import typing as _typing
-from collections import abc as _abc
-
-import grpc as _grpc
-from grpc import aio as _aio
-
-from . import inference_pb2 as _inference_pb2
 
 if sys.version_info >= (3, 11):
     from typing import Self as _Self
 else:
-    from typing import Self as _Self
+    from typing_extensions import Self as _Self
 
 _T = _typing.TypeVar("_T")
 
 class _MaybeAsyncIterator(_abc.AsyncIterator[_T], _abc.Iterator[_T], metaclass=_abc_1.ABCMeta): ...
+
 class _ServicerContext(_grpc.ServicerContext, _aio.ServicerContext):  # type: ignore[misc, type-arg]
     ...
 
@@ -83,7 +82,7 @@ class InferenceServiceServicer(metaclass=_abc_1.ABCMeta):
         self,
         request: _inference_pb2.GenerateRequest,
         context: _ServicerContext,
-    ) -> _abc.Iterator[_inference_pb2.GenerateResponse] | _abc.AsyncIterator[_inference_pb2.GenerateResponse]:
+    ) -> _typing.Union[_abc.Iterator[_inference_pb2.GenerateResponse], _abc.AsyncIterator[_inference_pb2.GenerateResponse]]:
         """Generate streams one request's tokens."""
 
     @_abc_1.abstractmethod
@@ -91,7 +90,7 @@ class InferenceServiceServicer(metaclass=_abc_1.ABCMeta):
         self,
         request: _inference_pb2.ChatRequest,
         context: _ServicerContext,
-    ) -> _abc.Iterator[_inference_pb2.ChatResponse] | _abc.AsyncIterator[_inference_pb2.ChatResponse]:
+    ) -> _typing.Union[_abc.Iterator[_inference_pb2.ChatResponse], _abc.AsyncIterator[_inference_pb2.ChatResponse]]:
         """Chat applies the model's chat template, then generates."""
 
     @_abc_1.abstractmethod
@@ -99,7 +98,7 @@ class InferenceServiceServicer(metaclass=_abc_1.ABCMeta):
         self,
         request: _inference_pb2.TokenizeRequest,
         context: _ServicerContext,
-    ) -> _inference_pb2.TokenizeResponse | _abc.Awaitable[_inference_pb2.TokenizeResponse]:
+    ) -> _typing.Union[_inference_pb2.TokenizeResponse, _abc.Awaitable[_inference_pb2.TokenizeResponse]]:
         """Tokenize turns text or messages into token ids."""
 
     @_abc_1.abstractmethod
@@ -107,7 +106,7 @@ class InferenceServiceServicer(metaclass=_abc_1.ABCMeta):
         self,
         request: _inference_pb2.DetokenizeRequest,
         context: _ServicerContext,
-    ) -> _inference_pb2.DetokenizeResponse | _abc.Awaitable[_inference_pb2.DetokenizeResponse]:
+    ) -> _typing.Union[_inference_pb2.DetokenizeResponse, _abc.Awaitable[_inference_pb2.DetokenizeResponse]]:
         """Detokenize turns token ids into text."""
 
     @_abc_1.abstractmethod
@@ -115,7 +114,7 @@ class InferenceServiceServicer(metaclass=_abc_1.ABCMeta):
         self,
         request: _inference_pb2.AbortRequest,
         context: _ServicerContext,
-    ) -> _inference_pb2.AbortResponse | _abc.Awaitable[_inference_pb2.AbortResponse]:
+    ) -> _typing.Union[_inference_pb2.AbortResponse, _abc.Awaitable[_inference_pb2.AbortResponse]]:
         """Abort stops requests by id, for callers which lost their stream."""
 
     @_abc_1.abstractmethod
@@ -123,7 +122,7 @@ class InferenceServiceServicer(metaclass=_abc_1.ABCMeta):
         self,
         request: _inference_pb2.ListModelsRequest,
         context: _ServicerContext,
-    ) -> _inference_pb2.ListModelsResponse | _abc.Awaitable[_inference_pb2.ListModelsResponse]:
+    ) -> _typing.Union[_inference_pb2.ListModelsResponse, _abc.Awaitable[_inference_pb2.ListModelsResponse]]:
         """ListModels lists the models which the caller may use."""
 
     @_abc_1.abstractmethod
@@ -131,9 +130,7 @@ class InferenceServiceServicer(metaclass=_abc_1.ABCMeta):
         self,
         request: _inference_pb2.GetModelRequest,
         context: _ServicerContext,
-    ) -> _inference_pb2.GetModelResponse | _abc.Awaitable[_inference_pb2.GetModelResponse]:
+    ) -> _typing.Union[_inference_pb2.GetModelResponse, _abc.Awaitable[_inference_pb2.GetModelResponse]]:
         """GetModel describes one model: limits, features and default sampling."""
 
-def add_InferenceServiceServicer_to_server(
-    servicer: InferenceServiceServicer, server: _grpc.Server | _aio.Server
-) -> None: ...
+def add_InferenceServiceServicer_to_server(servicer: InferenceServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
