@@ -69,7 +69,7 @@ class AbortSequence(_message.Message):
     def __init__(self, id: _Optional[int] = ...) -> None: ...
 
 class SessionResponse(_message.Message):
-    __slots__ = ("incarnation", "first_sequence", "sequence", "time", "snapshot", "snapshot_continues", "outputs", "refusals", "kv_events", "load")
+    __slots__ = ("incarnation", "first_sequence", "sequence", "time", "snapshot", "snapshot_continues", "outputs", "refusals", "kv_events", "load", "last_submit_id")
     INCARNATION_FIELD_NUMBER: _ClassVar[int]
     FIRST_SEQUENCE_FIELD_NUMBER: _ClassVar[int]
     SEQUENCE_FIELD_NUMBER: _ClassVar[int]
@@ -80,6 +80,7 @@ class SessionResponse(_message.Message):
     REFUSALS_FIELD_NUMBER: _ClassVar[int]
     KV_EVENTS_FIELD_NUMBER: _ClassVar[int]
     LOAD_FIELD_NUMBER: _ClassVar[int]
+    LAST_SUBMIT_ID_FIELD_NUMBER: _ClassVar[int]
     incarnation: str
     first_sequence: int
     sequence: int
@@ -90,7 +91,8 @@ class SessionResponse(_message.Message):
     refusals: _containers.RepeatedCompositeFieldContainer[Refusal]
     kv_events: _containers.RepeatedCompositeFieldContainer[KvEvent]
     load: Load
-    def __init__(self, incarnation: _Optional[str] = ..., first_sequence: _Optional[int] = ..., sequence: _Optional[int] = ..., time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., snapshot: _Optional[bool] = ..., snapshot_continues: _Optional[bool] = ..., outputs: _Optional[_Iterable[_Union[StepOutput, _Mapping]]] = ..., refusals: _Optional[_Iterable[_Union[Refusal, _Mapping]]] = ..., kv_events: _Optional[_Iterable[_Union[KvEvent, _Mapping]]] = ..., load: _Optional[_Union[Load, _Mapping]] = ...) -> None: ...
+    last_submit_id: int
+    def __init__(self, incarnation: _Optional[str] = ..., first_sequence: _Optional[int] = ..., sequence: _Optional[int] = ..., time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., snapshot: _Optional[bool] = ..., snapshot_continues: _Optional[bool] = ..., outputs: _Optional[_Iterable[_Union[StepOutput, _Mapping]]] = ..., refusals: _Optional[_Iterable[_Union[Refusal, _Mapping]]] = ..., kv_events: _Optional[_Iterable[_Union[KvEvent, _Mapping]]] = ..., load: _Optional[_Union[Load, _Mapping]] = ..., last_submit_id: _Optional[int] = ...) -> None: ...
 
 class StepOutput(_message.Message):
     __slots__ = ("id", "token_ids", "finish_reason", "stop_token_id", "cached_tokens", "preemptions")
@@ -199,7 +201,7 @@ class DescribeRequest(_message.Message):
     def __init__(self) -> None: ...
 
 class DescribeResponse(_message.Message):
-    __slots__ = ("replica_id", "model", "revision", "incarnation", "page_size", "max_context_tokens", "vocab_size", "tensor_parallel", "pipeline_parallel", "eos_token_ids", "default_sampling", "device")
+    __slots__ = ("replica_id", "model", "revision", "incarnation", "page_size", "max_context_tokens", "vocab_size", "tensor_parallel", "pipeline_parallel", "eos_token_ids", "default_sampling", "device", "max_sequences", "max_waiting")
     REPLICA_ID_FIELD_NUMBER: _ClassVar[int]
     MODEL_FIELD_NUMBER: _ClassVar[int]
     REVISION_FIELD_NUMBER: _ClassVar[int]
@@ -212,6 +214,8 @@ class DescribeResponse(_message.Message):
     EOS_TOKEN_IDS_FIELD_NUMBER: _ClassVar[int]
     DEFAULT_SAMPLING_FIELD_NUMBER: _ClassVar[int]
     DEVICE_FIELD_NUMBER: _ClassVar[int]
+    MAX_SEQUENCES_FIELD_NUMBER: _ClassVar[int]
+    MAX_WAITING_FIELD_NUMBER: _ClassVar[int]
     replica_id: str
     model: str
     revision: str
@@ -224,7 +228,9 @@ class DescribeResponse(_message.Message):
     eos_token_ids: _containers.RepeatedScalarFieldContainer[int]
     default_sampling: _sampling_pb2.Sampling
     device: str
-    def __init__(self, replica_id: _Optional[str] = ..., model: _Optional[str] = ..., revision: _Optional[str] = ..., incarnation: _Optional[str] = ..., page_size: _Optional[int] = ..., max_context_tokens: _Optional[int] = ..., vocab_size: _Optional[int] = ..., tensor_parallel: _Optional[int] = ..., pipeline_parallel: _Optional[int] = ..., eos_token_ids: _Optional[_Iterable[int]] = ..., default_sampling: _Optional[_Union[_sampling_pb2.Sampling, _Mapping]] = ..., device: _Optional[str] = ...) -> None: ...
+    max_sequences: int
+    max_waiting: int
+    def __init__(self, replica_id: _Optional[str] = ..., model: _Optional[str] = ..., revision: _Optional[str] = ..., incarnation: _Optional[str] = ..., page_size: _Optional[int] = ..., max_context_tokens: _Optional[int] = ..., vocab_size: _Optional[int] = ..., tensor_parallel: _Optional[int] = ..., pipeline_parallel: _Optional[int] = ..., eos_token_ids: _Optional[_Iterable[int]] = ..., default_sampling: _Optional[_Union[_sampling_pb2.Sampling, _Mapping]] = ..., device: _Optional[str] = ..., max_sequences: _Optional[int] = ..., max_waiting: _Optional[int] = ...) -> None: ...
 
 class GetTextAssetsRequest(_message.Message):
     __slots__ = ()
