@@ -27,7 +27,7 @@ def request(text: str, tokens: int, **fields: object) -> pb.GenerateRequest:
     )
 
 
-async def collect(stub: inference_pb2_grpc.InferenceServiceAsyncStub, message: pb.GenerateRequest):
+async def collect(stub, message: pb.GenerateRequest):
     """(started, token ids, text, finished, usage) of one stream."""
     started = finished = usage = None
     ids: list[int] = []
