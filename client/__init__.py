@@ -1,1 +1,59 @@
-"""The Python client for internal services."""
+"""The Python client for internal services.
+
+    from headway.client import Headway
+
+    with Headway("127.0.0.1:8001") as headway:
+        answer = headway.generate("def area(radius):", max_new_tokens=64, temperature=0)
+        print(answer.text, answer.usage)
+        for delta in headway.chat_stream("Say hello", max_new_tokens=32):
+            print(delta.text, end="")
+
+`AsyncHeadway` is the same with `await` and `async for`. Failures are the tree of `headway.core.errors`.
+"""
+
+from ..core.errors import (
+    AlreadyExists,
+    Cancelled,
+    ContextTooLong,
+    DeadlineExceeded,
+    HeadwayError,
+    Internal,
+    InvalidRequest,
+    NotFound,
+    Overloaded,
+    Unavailable,
+)
+from .aio import AsyncHeadway
+from .aio_stream import AsyncGenerationStream
+from .options import GenerateOptions, Retry
+from .sync import Headway
+from .sync_stream import GenerationStream
+from .values import ChatMessage, Delta, Finish, FinishReason, Generation, Model, Started, Tokens, Usage
+
+__all__ = [
+    "AlreadyExists",
+    "AsyncGenerationStream",
+    "AsyncHeadway",
+    "Cancelled",
+    "ChatMessage",
+    "ContextTooLong",
+    "DeadlineExceeded",
+    "Delta",
+    "Finish",
+    "FinishReason",
+    "GenerateOptions",
+    "Generation",
+    "GenerationStream",
+    "Headway",
+    "HeadwayError",
+    "Internal",
+    "InvalidRequest",
+    "Model",
+    "NotFound",
+    "Overloaded",
+    "Retry",
+    "Started",
+    "Tokens",
+    "Unavailable",
+    "Usage",
+]

@@ -1,0 +1,111 @@
+"""One request's stream for asyncio programs."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from types import TracebackType
+from typing import Any, Self
+
+import grpc
+from grpc.aio import EOF  # type: ignore[attr-defined]
+
+from ..proto.headway.v1 import inference_pb2 as pb
+from .calls import Streaming
+from .deadline import Deadline
+from .errors import cut_short, from_rpc
+from .options import Retry
+from .responses import Transcript
+from .values import Delta, Finish, Generation, Started, Usage
+
+
+class AsyncGenerationStream:
+    """The tokens of one request as they come: iterate for `Delta`s, or `await stream.result()` for all the rest.
+
+    `started` is set before the first delta, `finish` and `usage` after the last. Leaving the `async with`, or
+    `close`, ends the request on the server too.
+    """
+
+    def __init__(self, open_call: Callable[[float | None], Any], timeout: float, retry: Retry, address: str) -> None:
+        self._open_call = open_call
+        self._deadline = Deadline(timeout)
+        self._retry = retry
+        self._address = address
+        self._attempt = 0
+        self._call: Any = None
+        self._transcript = Transcript()
+        self._began = self._ended = False
+
+    @property
+    def started(self) -> Started | None:
+        return self._transcript.started
+
+    @property
+    def finish(self) -> Finish | None:
+        return self._transcript.finish
+
+    @property
+    def usage(self) -> Usage | None:
+        return self._transcript.usage
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> Delta:
+        while not self._ended:
+            response = await self._read()
+            if response is None:
+                break
+            delta = self._transcript.take(response)
+            if delta is not None:
+                return delta
+        raise StopAsyncIteration
+
+    async def _read(self) -> pb.GenerateResponse | None:
+        """The next message, over as many attempts as are safe; None at the stream's end."""
+        while True:
+            if self._call is None:
+                self._attempt += 1
+                self._call = self._open_call(self._deadline.remaining_s())
+            try:
+                message = await self._call.read()
+            except grpc.RpcError as rpc_error:
+                await asyncio.sleep(self._delay_or_raise(rpc_error))
+                self._call = None
+                continue
+            if message is EOF:
+                self._end()
+                return None
+            self._began = True
+            return Streaming.unwrap(message)
+
+    def _delay_or_raise(self, rpc_error: grpc.RpcError) -> float:
+        error = from_rpc(rpc_error, self._address)
+        delay = None if self._began else self._retry.delay_s(self._attempt, error, self._deadline.remaining_s())
+        if delay is None:
+            self._ended = True
+            raise error from None
+        return delay
+
+    def _end(self) -> None:
+        closed, self._ended = self._ended, True
+        if not closed and not self._transcript.complete:
+            raise cut_short(self._address)
+
+    async def result(self) -> Generation:
+        """Reads to the end and returns what this call read, as one answer."""
+        return self._transcript.whole([delta async for delta in self])
+
+    async def close(self) -> None:
+        """Ends the request, if it has not ended."""
+        self._ended = True
+        if self._call is not None:
+            self._call.cancel()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()

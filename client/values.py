@@ -1,0 +1,117 @@
+"""What the client hands back: plain frozen values, ready for `msgspec.json.encode`."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+import msgspec
+
+from ..core.sampling import SamplingParams
+
+
+class FinishReason(StrEnum):
+    """Why a sequence ended."""
+
+    EOS = "eos"
+    STOP = "stop"
+    LENGTH = "length"
+    CONTEXT = "context"
+    ABORTED = "aborted"
+
+
+class ChatMessage(msgspec.Struct, frozen=True):
+    """One message of a conversation; `role` is system, user or assistant."""
+
+    role: str
+    content: str
+
+
+class Started(msgspec.Struct, frozen=True):
+    """Facts known when the first token is there. `seed` is set also when the server drew it."""
+
+    request_id: str
+    model: str
+    model_revision: str
+    prompt_tokens: int
+    cached_tokens: int
+    seed: int
+    replica_id: str
+
+
+class Delta(msgspec.Struct, frozen=True):
+    """New tokens. `text` may be empty while a character or a possible stop string is incomplete.
+
+    `token_ids` is empty unless `return_token_ids` was set; `offset` is the output position of its first token.
+    """
+
+    text: str
+    token_ids: list[int]
+    offset: int
+
+
+class Finish(msgspec.Struct, frozen=True):
+    """The end of a sequence, and the stop string or id that matched, if one did."""
+
+    reason: FinishReason
+    stop_string: str | None = None
+    stop_token_id: int | None = None
+
+
+class Usage(msgspec.Struct, frozen=True):
+    """Token counts, and where the time went as the router saw it, in seconds from the request's arrival."""
+
+    prompt_tokens: int
+    cached_tokens: int
+    completion_tokens: int
+    time_to_first_token_s: float
+    total_s: float
+    migrations: int
+    preemptions: int
+
+    def __str__(self) -> str:
+        cached = f" ({self.cached_tokens} from cache)" if self.cached_tokens else ""
+        moved = f", moved {self.migrations}x" if self.migrations else ""
+        return (
+            f"{self.prompt_tokens} prompt tokens{cached}, {self.completion_tokens} new in {self.total_s:.2f} s, "
+            f"the first after {self.time_to_first_token_s * 1000:.0f} ms{moved}"
+        )
+
+
+class Generation(msgspec.Struct, frozen=True):
+    """One whole answer. `token_ids` is empty unless `return_token_ids` was set.
+
+    `started` is None when the request was aborted before its first token.
+    """
+
+    request_id: str
+    text: str
+    token_ids: list[int]
+    finish: Finish
+    usage: Usage
+    started: Started | None = None
+
+    def __str__(self) -> str:
+        return self.text
+
+
+class Tokens(msgspec.Struct, frozen=True):
+    """Token ids of a text, and the context length that they and the output must fit."""
+
+    token_ids: list[int]
+    max_context_tokens: int
+
+    def __len__(self) -> int:
+        return len(self.token_ids)
+
+
+class Model(msgspec.Struct, frozen=True):
+    """A model that can be asked for. `max_context_tokens` covers prompt and output together."""
+
+    name: str
+    revision: str
+    max_context_tokens: int
+    max_stop_strings: int
+    vocab_size: int
+    default_sampling: SamplingParams
+    features: list[str]
+    ready_replicas: int
