@@ -1,0 +1,158 @@
+"""The one path of a request that both fronts share: check, find the model, text to tokens, dispatch, tokens to text."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from typing import Any, cast
+
+from ..core.errors import Cancelled, DeadlineExceeded, HeadwayError, Internal, InvalidRequest
+from ..proto.headway.v1 import sampling_pb2
+from .events import Event
+from .generation import Generation
+from .observer import RequestObserver, RequestRecord
+from .text.library import TextLibrary
+from .text.model import ModelText
+from .types import Catalogue, Dispatcher, EngineRequest, ServedModel, TokenChunk
+from .validation.fields import check_fields, check_messages
+from .validation.request import Message, UserRequest
+from .validation.resolve import check_token_ids, context_too_long, resolve
+
+
+class RequestHandler:
+    """Serves requests of both fronts. Holds no state of a request: that lives in the generator of `run`."""
+
+    def __init__(
+        self, catalogue: Catalogue, dispatcher: Dispatcher, observer: RequestObserver, texts: TextLibrary | None = None
+    ) -> None:
+        self.catalogue = catalogue
+        self._dispatcher = dispatcher
+        self._observer = observer
+        self._texts = texts or TextLibrary()
+
+    async def run(
+        self, request: UserRequest, *, front: str, method: str, deadline: float | None = None
+    ) -> AsyncGenerator[Event]:
+        """Started, deltas, Finished. Closing the generator at any time aborts the request on its replica.
+
+        `deadline` is in seconds of the loop's clock. Raises the tree of core/errors.py, before the first event or
+        between two; a request that Abort ended finishes with FINISH_REASON_ABORTED.
+        """
+        record = RequestRecord(front=front, method=method, arrived_at=time.perf_counter(), model=request.model)
+        self._observer.arrived(record)
+        try:
+            model, text, engine = await self._prepare(request, record)
+            generation = Generation(request, engine, model, text, record, self._observer)
+            async with self._dispatched(engine, deadline) as chunks:
+                async for chunk in chunks:
+                    for event in generation.take(chunk):
+                        yield event
+                    if generation.finished:
+                        break
+            if not generation.finished:
+                raise Internal("the replica's stream ended without a finish reason")
+            if record.finish_reason == sampling_pb2.FINISH_REASON_ABORTED and _passed(deadline):
+                raise DeadlineExceeded(f"the deadline passed after {record.completion_tokens} tokens")
+            yield generation.finish()
+        except BaseException as error:
+            if not isinstance(error, GeneratorExit) or record.finish_reason == 0:
+                record.error = _reason(error)
+                record.finish_reason = sampling_pb2.FINISH_REASON_UNSPECIFIED
+            raise
+        finally:
+            record.ended_at = time.perf_counter()
+            self._observer.ended(record)
+
+    @asynccontextmanager
+    async def _dispatched(
+        self, engine: EngineRequest, deadline: float | None
+    ) -> AsyncIterator[AsyncIterator[TokenChunk]]:
+        """The request's stream, closed on the way out and aborted when the deadline passes."""
+        loop = asyncio.get_running_loop()
+        timer = None
+        if deadline is not None:
+            timer = loop.call_at(deadline, self._dispatcher.abort, engine.request_id)
+        stream = self._dispatcher.stream(engine)
+        try:
+            yield stream
+        finally:
+            if timer is not None:
+                timer.cancel()
+            await cast("AsyncGenerator[TokenChunk]", stream).aclose()
+
+    async def _prepare(
+        self, request: UserRequest, record: RequestRecord
+    ) -> tuple[ServedModel, ModelText, EngineRequest]:
+        check_fields(request)
+        model = self.catalogue.get(request.model)
+        record.model = model.name
+        text = await self._texts.get(model)
+        engine = resolve(request, model, await self._prompt_ids(request, model, text))
+        record.request_id = engine.request_id
+        record.prompt_tokens = len(engine.token_ids)
+        return model, text, engine
+
+    async def _prompt_ids(self, request: UserRequest, model: ServedModel, text: ModelText) -> list[int]:
+        """Token ids of the prompt or conversation. Raises InvalidRequest when there is none, ContextTooLong early."""
+        prompt = request.prompt
+        if request.chat:
+            names = request.names
+            prompt = await text.render(
+                request.messages,
+                request.template_args,
+                args_field=names["template_args"],
+                messages_field=names["messages"],
+            )
+        if not prompt:
+            field = request.names["messages" if request.chat else "prompt"]
+            raise InvalidRequest(f"{field} is empty; at least one token", field=field)
+        if isinstance(prompt, list):
+            return prompt
+        if (least := text.least_tokens(prompt)) >= model.max_context_tokens:
+            raise context_too_long(request, model, f"at least {least}")
+        # A template writes the model's own first tokens itself.
+        ids = await text.encode(prompt, add_special_tokens=not request.chat)
+        if not ids:
+            raise InvalidRequest(f"{request.names['prompt']} has no tokens", field=request.names["prompt"])
+        return ids
+
+    async def tokenize(
+        self, model_name: str, text: str, messages: list[Message], template_args: Mapping[str, Any], special: bool
+    ) -> tuple[list[int], ServedModel]:
+        """Ids of `text` or, when there are any, of `messages` after the template."""
+        if bool(text) == bool(messages):
+            raise InvalidRequest("give exactly one of text and messages", field="text")
+        model = self.catalogue.get(model_name)
+        side = await self._texts.get(model)
+        if messages:
+            check_messages(messages, "messages")
+            text = await side.render(messages, template_args, args_field="template_args", messages_field="messages")
+        return await side.encode(text, add_special_tokens=special and not messages), model
+
+    async def detokenize(self, model_name: str, token_ids: Sequence[int]) -> str:
+        """Text of the ids, special tokens included, so that tokenizing it again gives the ids back where it can."""
+        model = self.catalogue.get(model_name)
+        check_token_ids(token_ids, model.vocab_size, "token_ids")
+        return await (await self._texts.get(model)).decode(token_ids)
+
+    async def has_template(self, model: ServedModel) -> bool:
+        """Whether the model can chat."""
+        return (await self._texts.get(model)).template is not None
+
+    def abort(self, request_id: str) -> bool:
+        """Ends a live request with FINISH_REASON_ABORTED; False when there is none."""
+        return self._dispatcher.abort(request_id)
+
+
+def _passed(deadline: float | None) -> bool:
+    return deadline is not None and asyncio.get_running_loop().time() >= deadline
+
+
+def _reason(error: BaseException) -> str:
+    if isinstance(error, HeadwayError):
+        return error.reason
+    if isinstance(error, asyncio.CancelledError | GeneratorExit):
+        return Cancelled.reason
+    return Internal.reason

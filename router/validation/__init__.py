@@ -1,0 +1,1 @@
+"""One request type and one validator for both fronts: what one refuses, the other refuses."""

@@ -1,0 +1,13 @@
+"""Bounds on requests that no model changes. `docs` and both fronts quote these."""
+
+from __future__ import annotations
+
+MAX_REQUEST_BYTES = 8 * 1024 * 1024  # encoded, on the wire: room for a million-token prompt as JSON ids
+MAX_REQUEST_ID = 128
+MAX_CACHE_SALT = 256
+MAX_MESSAGES = 1024
+MAX_STOP_STRINGS = 16
+MAX_STOP_STRING = 256
+MAX_STOP_TOKEN_IDS = 64
+MAX_ABORT_IDS = 1024
+ROLES = ("system", "user", "assistant")

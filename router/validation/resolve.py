@@ -1,0 +1,71 @@
+"""From a checked request and its prompt's token ids to what an engine is sent, with every default resolved."""
+
+from __future__ import annotations
+
+import random
+import uuid
+from collections.abc import Sequence
+
+import msgspec
+
+from ...core.errors import ContextTooLong, InvalidRequest
+from ..types import EngineRequest, ServedModel
+from .request import UserRequest
+
+SEED_BITS = 63  # of a seed that the server draws: fits the signed integers of every client language
+
+
+def resolve(request: UserRequest, model: ServedModel, token_ids: list[int]) -> EngineRequest:
+    """Checks what depends on the model, then resolves.
+
+    Raises InvalidRequest for ids outside the vocabulary and for limits outside the context, ContextTooLong when the
+    prompt leaves no room for a token.
+    """
+    names = request.names
+    check_token_ids(token_ids, model.vocab_size, names["prompt"])
+    check_token_ids(request.stop_token_ids, model.vocab_size, names["stop_token_ids"])
+    room = model.max_context_tokens - len(token_ids)
+    if room < 1:
+        raise context_too_long(request, model, str(len(token_ids)))
+    if request.max_new_tokens is not None and request.max_new_tokens > room:
+        field = names["max_new_tokens"]
+        raise InvalidRequest(
+            f"{field} must be at most {room}, got {request.max_new_tokens}: the prompt has {len(token_ids)} tokens "
+            f"and the model's context {model.max_context_tokens}",
+            field=field,
+        )
+    sampling = msgspec.structs.replace(model.default_sampling, seed=random.getrandbits(SEED_BITS))
+    if request.sampling:
+        sampling = msgspec.structs.replace(sampling, **request.sampling)
+    return EngineRequest(
+        request_id=request.request_id or uuid.uuid4().hex,
+        model=model.name,
+        token_ids=token_ids,
+        sampling=sampling,
+        max_new_tokens=request.max_new_tokens or room,
+        eos_token_ids=() if request.ignore_eos else model.eos_token_ids,
+        stop_token_ids=tuple(request.stop_token_ids),
+        cache_salt=request.cache_salt,
+        cache_bypass=request.cache_bypass,
+    )
+
+
+def check_token_ids(token_ids: Sequence[int], vocab_size: int, field: str) -> None:
+    """Raises InvalidRequest naming the first id outside the vocabulary."""
+    # max and min run in C; the search for the culprit only when there is one.
+    if token_ids and (max(token_ids) >= vocab_size or min(token_ids) < 0):
+        index, bad = next((i, t) for i, t in enumerate(token_ids) if not 0 <= t < vocab_size)
+        raise InvalidRequest(
+            f"{field}[{index}] must be at least 0 and below {vocab_size} (the vocabulary), got {bad}",
+            field=f"{field}[{index}]",
+        )
+
+
+def context_too_long(request: UserRequest, model: ServedModel, tokens: str) -> ContextTooLong:
+    """The refusal of a prompt of `tokens` tokens (a number, or words for one)."""
+    field = request.names["messages" if request.chat else "prompt"]
+    return ContextTooLong(
+        f"{field} has {tokens} tokens; the model's context of {model.max_context_tokens} leaves room for at most "
+        f"{model.max_context_tokens - 1} and one new token",
+        field=field,
+    )
