@@ -22,9 +22,16 @@ def export(work: Path, out: Path) -> None:
     """Write both model folders under `out` with the numbers of their own run on their cards."""
     models = {}
     for name, folder in FOLDERS.items():
-        models[name] = load_model(work / f"{name}.pt").bfloat16().float()  # what is measured is what is shipped
+        models[name] = rounded(load_model(work / f"{name}.pt"))  # what is measured is what is shipped
         write_model(models[name], work, out / folder)
     write_cards(models, work, {name: out / folder for name, folder in FOLDERS.items()})
+
+
+def rounded(model: Llama) -> Llama:
+    """The same model with every weight as bfloat16 will hold it; the tables of positions stay exact."""
+    for weight in model.parameters():
+        weight.data = weight.data.bfloat16().float()
+    return model
 
 
 def write_model(model: Llama, work: Path, folder: Path) -> None:
