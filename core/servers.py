@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import inspect
 import logging
 import uuid
 from collections.abc import AsyncIterator, Callable
+from contextlib import aclosing
 from typing import Any, NoReturn
 
 import grpc
+from google.protobuf.message import DecodeError
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_health.v1._async import HealthServicer
 from grpc_reflection.v1alpha import reflection
 from grpc_status import rpc_status
 
-from .errors import HeadwayError, Internal
+from .errors import HeadwayError, Internal, InvalidRequest
+from .malformed import explain
 
 log = logging.getLogger(__name__)
 
@@ -72,12 +76,32 @@ class ErrorInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
                 if handler.request_streaming
                 else grpc.unary_unary_rpc_method_handler
             )
-        return make(wrapped, handler.request_deserializer, handler.response_serializer)
+        read = handler.request_deserializer
+        if not handler.request_streaming:
+            read = _lenient(read)
+        return make(wrapped, read, handler.response_serializer)
+
+
+def _lenient(read: Callable[[bytes], Any]) -> Callable[[bytes], Any]:
+    """A deserializer that returns the refusal of bytes it cannot read: raised there, grpc would say only INTERNAL."""
+    message_class = getattr(read, "__self__", None)
+
+    def call(data: bytes) -> Any:
+        try:
+            return read(data)
+        except DecodeError:
+            if message_class is None:
+                raise
+            return explain(data, message_class.DESCRIPTOR)
+
+    return call
 
 
 def _guard_unary(method: Callable[..., Any]) -> Callable[..., Any]:
     async def call(request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> Any:
         try:
+            if isinstance(request, InvalidRequest):
+                raise request
             return await method(request, context)
         except (grpc.aio.AbortError, grpc.RpcError):
             raise
@@ -90,8 +114,16 @@ def _guard_unary(method: Callable[..., Any]) -> Callable[..., Any]:
 def _guard_stream(method: Callable[..., Any]) -> Callable[..., AsyncIterator[Any]]:
     async def call(request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> AsyncIterator[Any]:
         try:
-            async for response in method(request, context):
-                yield response
+            if isinstance(request, InvalidRequest):
+                raise request
+            responses = method(request, context)
+            if inspect.iscoroutine(responses):  # writes to the context itself, as health's Watch does
+                await responses
+                return
+            # Closed here and not by the garbage collector: a call that ends early must stop its work at once.
+            async with aclosing(responses):
+                async for response in responses:
+                    yield response
         except (grpc.aio.AbortError, grpc.RpcError):
             raise
         except Exception as error:
