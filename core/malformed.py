@@ -40,7 +40,7 @@ def _bad_string(data: bytes, descriptor: Descriptor) -> str:
         name = f"{field.name}[{index}]" if field.is_repeated else field.name
         if field.type == FieldDescriptor.TYPE_STRING and not _is_utf8(value):
             return name
-        if field.type == FieldDescriptor.TYPE_MESSAGE and (inner := _bad_string(value, field.message_type)):
+        if field.message_type is not None and (inner := _bad_string(value, field.message_type)):
             return f"{name}.{inner}"
     return ""
 

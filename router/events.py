@@ -22,13 +22,14 @@ class Started(msgspec.Struct, frozen=True, kw_only=True):
 class Delta(msgspec.Struct, frozen=True):
     """New tokens. `text` lags behind them while a character or a possible stop string is incomplete.
 
-    `token_ids` are those new since the last delta, whether or not the caller asked to see them; `offset` is the output
-    position of the first.
+    `offset` is the output position of the first token that no earlier delta covered, `total` the tokens so far.
+    `token_ids` are the new ones; those of steps that had nothing to show are missing unless the caller asked for ids.
     """
 
     text: str
     token_ids: list[int]
     offset: int
+    total: int
 
 
 class Finished(msgspec.Struct, frozen=True, kw_only=True):

@@ -51,8 +51,9 @@ class Generation:
         self._count(len(ids), started is not None)
         events: list[Event] = [] if started is None else [started]
         if (text and self._request.want_text) or (ids and self._request.want_token_ids):
-            events.append(Delta(text if self._request.want_text else "", ids, self._reported))
-            self._reported = self._record.completion_tokens
+            total = self._record.completion_tokens
+            events.append(Delta(text if self._request.want_text else "", ids, self._reported, total))
+            self._reported = total
         if last or self.stop_string is not None:
             self._end(chunk)
         return events

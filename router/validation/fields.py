@@ -37,7 +37,8 @@ def _check_sampling(request: UserRequest) -> None:
     for name, value in request.sampling.items():
         bound = BOUNDS[name]
         if not bound.holds(value):
-            raise _invalid(request, name, f"must be {bound}, got {value!r}")
+            got = f"{value:g}" if isinstance(value, float) else value
+            raise _invalid(request, name, f"must be {bound}, got {got}")
 
 
 def _check_stopping(request: UserRequest) -> None:

@@ -18,6 +18,7 @@ class Message(msgspec.Struct, frozen=True):
 class UserRequest(msgspec.Struct, kw_only=True):
     """None means unset. Exactly one of `prompt` and `messages` is the input; which one, `chat` says.
 
+    `usual_new_tokens` is what a front takes for an unset `max_new_tokens`: no more than fits; None for all that fits.
     `sampling` holds the scalars that the caller set, by their names in SamplingParams. `names` maps this struct's
     fields (and sampling's) to the paths under which the caller knows them; see `FieldNames`.
     """
@@ -31,6 +32,7 @@ class UserRequest(msgspec.Struct, kw_only=True):
     template_args: Mapping[str, Any] = {}
     sampling: Mapping[str, float] = {}
     max_new_tokens: int | None = None
+    usual_new_tokens: int | None = None
     stop_strings: list[str] = []
     stop_token_ids: list[int] = []
     include_stop_string: bool = False

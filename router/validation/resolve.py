@@ -42,7 +42,7 @@ def resolve(request: UserRequest, model: ServedModel, token_ids: list[int]) -> E
         model=model.name,
         token_ids=token_ids,
         sampling=sampling,
-        max_new_tokens=request.max_new_tokens or room,
+        max_new_tokens=request.max_new_tokens or min(room, request.usual_new_tokens or room),
         eos_token_ids=() if request.ignore_eos else model.eos_token_ids,
         stop_token_ids=tuple(request.stop_token_ids),
         cache_salt=request.cache_salt,

@@ -1,0 +1,1 @@
+"""How requests come in: gRPC and OpenAI-style HTTP, both translated to one request type."""

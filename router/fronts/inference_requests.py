@@ -1,0 +1,94 @@
+"""From the messages of inference.proto to the request that both fronts share."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from google.protobuf.json_format import MessageToDict
+from google.protobuf.message import Message as ProtoMessage
+
+from ...core.errors import InvalidRequest
+from ...proto.headway.v1 import inference_pb2
+from ..validation.limits import MAX_REQUEST_BYTES
+from ..validation.request import FieldNames, Message, UserRequest
+
+_NAMES = {
+    "temperature": "sampling.temperature",
+    "top_p": "sampling.top_p",
+    "top_k": "sampling.top_k",
+    "min_p": "sampling.min_p",
+    "seed": "sampling.seed",
+    "presence_penalty": "sampling.presence_penalty",
+    "frequency_penalty": "sampling.frequency_penalty",
+    "repetition_penalty": "sampling.repetition_penalty",
+    "max_new_tokens": "stopping.max_new_tokens",
+    "stop_strings": "stopping.stop_strings",
+    "stop_token_ids": "stopping.stop_token_ids",
+    "want_text": "output.text",
+    "cache_salt": "cache.salt",
+}
+_TEXT = FieldNames({**_NAMES, "prompt": "prompt.text"})
+_IDS = FieldNames({**_NAMES, "prompt": "prompt.token_ids.ids"})
+_UNSET = FieldNames({**_NAMES, "prompt": "prompt"})
+_CHAT = FieldNames(
+    {name: f"generate.{path}" for name, path in _NAMES.items()}
+    | {"request_id": "generate.request_id", "model": "generate.model"}
+)
+
+
+def from_generate(message: inference_pb2.GenerateRequest) -> UserRequest:
+    """Raises InvalidRequest for a message over the size limit; nothing else is checked here."""
+    check_size(message)
+    form = message.prompt.WhichOneof("form")
+    if form == "text":
+        return _common(message, _TEXT, prompt=message.prompt.text)
+    if form == "token_ids":
+        return _common(message, _IDS, prompt=list(message.prompt.token_ids.ids))
+    return _common(message, _UNSET)
+
+
+def from_chat(message: inference_pb2.ChatRequest) -> UserRequest:
+    """Raises InvalidRequest for a message over the size limit and for a prompt beside messages."""
+    check_size(message)
+    if message.generate.HasField("prompt"):
+        raise InvalidRequest("generate.prompt must be unset: Chat takes messages", field="generate.prompt")
+    return _common(
+        message.generate,
+        _CHAT,
+        chat=True,
+        messages=to_messages(message.messages),
+        template_args=MessageToDict(message.template_args) if message.HasField("template_args") else {},
+    )
+
+
+def to_messages(messages: Any) -> list[Message]:
+    """An unset role is one left out; unset content is empty text, which protobuf does not tell apart."""
+    return [Message(message.role or None, message.content) for message in messages]
+
+
+def check_size(message: ProtoMessage) -> None:
+    """The same limit as on an HTTP body."""
+    size = message.ByteSize()
+    if size > MAX_REQUEST_BYTES:
+        raise InvalidRequest(f"the request has {size} bytes; at most {MAX_REQUEST_BYTES}")
+
+
+def _common(message: inference_pb2.GenerateRequest, names: FieldNames, **inputs: Any) -> UserRequest:
+    stopping, output, cache = message.stopping, message.output, message.cache
+    return UserRequest(
+        names=names,
+        request_id=message.request_id,
+        model=message.model,
+        sampling={field.name: value for field, value in message.sampling.ListFields()},
+        max_new_tokens=stopping.max_new_tokens if stopping.HasField("max_new_tokens") else None,
+        stop_strings=list(stopping.stop_strings),
+        stop_token_ids=list(stopping.stop_token_ids),
+        include_stop_string=stopping.include_stop_string,
+        ignore_eos=stopping.ignore_eos,
+        want_text=output.text if output.HasField("text") else True,
+        want_token_ids=output.token_ids,
+        skip_special_tokens=output.skip_special_tokens if output.HasField("skip_special_tokens") else True,
+        cache_salt=cache.salt,
+        cache_bypass=cache.bypass,
+        **inputs,
+    )

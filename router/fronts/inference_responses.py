@@ -1,0 +1,75 @@
+"""From what happens to a request to the messages of inference.proto."""
+
+from __future__ import annotations
+
+from google.protobuf.duration_pb2 import Duration
+
+from ...core.wire import sampling_to_proto
+from ...proto.headway.v1 import inference_pb2
+from ..events import Delta, Finished, Started
+from ..types import ServedModel
+from ..validation.limits import MAX_STOP_STRINGS
+
+
+def started_response(event: Started) -> inference_pb2.GenerateResponse:
+    return inference_pb2.GenerateResponse(
+        request_id=event.request_id,
+        started=inference_pb2.Started(
+            model=event.model,
+            model_revision=event.model_revision,
+            prompt_tokens=len(event.prompt_token_ids),
+            cached_tokens=event.cached_tokens,
+            seed=event.seed,
+            replica_id=event.replica_id,
+        ),
+    )
+
+
+def delta_response(event: Delta, request_id: str, with_ids: bool) -> inference_pb2.GenerateResponse:
+    delta = inference_pb2.Delta(text=event.text, token_ids=event.token_ids if with_ids else None, offset=event.offset)
+    return inference_pb2.GenerateResponse(request_id=request_id, delta=delta)
+
+
+def finished_responses(event: Finished, request_id: str) -> list[inference_pb2.GenerateResponse]:
+    """`finished`, then `usage`."""
+    finished = inference_pb2.Finished(reason=event.reason)
+    if event.stop_string is not None:
+        finished.stop_string = event.stop_string
+    elif event.stop_token_id is not None:
+        finished.stop_token_id = event.stop_token_id
+    usage = inference_pb2.Usage(
+        prompt_tokens=event.prompt_tokens,
+        cached_tokens=event.cached_tokens,
+        completion_tokens=event.completion_tokens,
+        timing=inference_pb2.Timing(
+            time_to_first_token=_duration(event.first_token_s),
+            total=_duration(event.total_s),
+            migrations=event.migrations,
+            preemptions=event.preemptions,
+        ),
+    )
+    return [
+        inference_pb2.GenerateResponse(request_id=request_id, finished=finished),
+        inference_pb2.GenerateResponse(request_id=request_id, usage=usage),
+    ]
+
+
+def model_message(model: ServedModel, chat: bool) -> inference_pb2.Model:
+    default = sampling_to_proto(model.default_sampling)
+    # The seed has no default: the server draws one for each request.
+    default.ClearField("seed")
+    return inference_pb2.Model(
+        name=model.name,
+        revision=model.revision,
+        max_context_tokens=model.max_context_tokens,
+        max_stop_strings=MAX_STOP_STRINGS,
+        default_sampling=default,
+        features=["generate", "chat"] if chat else ["generate"],
+        ready_replicas=model.ready_replicas,
+    )
+
+
+def _duration(seconds: float) -> Duration:
+    duration = Duration()
+    duration.FromNanoseconds(max(0, int(seconds * 1e9)))
+    return duration

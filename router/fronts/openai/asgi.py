@@ -1,0 +1,82 @@
+"""The little of ASGI that the endpoints need, without a layer between them and the server: this is a hot path."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from starlette.types import Receive, Scope, Send
+
+from ....core.errors import Cancelled, HeadwayError
+from ...validation.limits import MAX_REQUEST_BYTES
+from .errors import BodyTooLarge, WrongContentType, error_body, error_headers
+
+Headers = Sequence[tuple[bytes, bytes]]
+
+
+def header(scope: Scope, name: bytes) -> str:
+    """The first header of that name (in lower case); empty when there is none."""
+    for key, value in scope["headers"]:
+        if key == name:
+            text: str = value.decode("latin-1")
+            return text
+    return ""
+
+
+async def read_json_body(scope: Scope, receive: Receive) -> bytes:
+    """The whole body. Raises WrongContentType, BodyTooLarge, and Cancelled when the client leaves in the middle."""
+    media = header(scope, b"content-type").partition(";")[0].strip().lower()
+    if media not in ("application/json", ""):
+        raise WrongContentType(f"content-type must be application/json, got {media[:100]!r}", field="content-type")
+    announced = header(scope, b"content-length")
+    if announced.isdigit() and int(announced) > MAX_REQUEST_BYTES:
+        raise _too_large(announced)
+    pieces: list[bytes] = []
+    length = 0
+    while True:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise Cancelled("the client left before its request was complete")
+        pieces.append(message.get("body", b""))
+        length += len(pieces[-1])
+        if length > MAX_REQUEST_BYTES:
+            raise _too_large(f"more than {MAX_REQUEST_BYTES}")
+        if not message.get("more_body", False):
+            return b"".join(pieces)
+
+
+def _too_large(size: str) -> BodyTooLarge:
+    return BodyTooLarge(f"the request has {size} bytes; at most {MAX_REQUEST_BYTES}")
+
+
+async def send_json(send: Send, body: bytes, *, status: int = 200, headers: Headers = ()) -> None:
+    length = str(len(body)).encode()
+    await send({
+        "type": "http.response.start",
+        "status": status,
+        "headers": [(b"content-type", b"application/json"), (b"content-length", length), *headers],
+    })  # fmt: skip
+    await send({"type": "http.response.body", "body": body})
+
+
+async def send_error(send: Send, error: HeadwayError, headers: Headers = ()) -> None:
+    await send_json(send, error_body(error), status=error.http_status, headers=[*headers, *error_headers(error)])
+
+
+async def start_events(send: Send, headers: Headers) -> None:
+    """Begins a stream of server-sent events."""
+    kind = [(b"content-type", b"text/event-stream; charset=utf-8"), (b"cache-control", b"no-cache")]
+    await send({"type": "http.response.start", "status": 200, "headers": [*kind, *headers]})
+
+
+async def send_event(send: Send, data: bytes) -> None:
+    await send({"type": "http.response.body", "body": data, "more_body": True})
+
+
+async def end_events(send: Send) -> None:
+    await send({"type": "http.response.body", "body": b""})
+
+
+async def disconnected(receive: Receive) -> None:
+    """Returns when the client has gone."""
+    while (await receive())["type"] != "http.disconnect":
+        pass
