@@ -1,0 +1,134 @@
+"""One live request: what came of it so far, and what waits for its front."""
+
+from __future__ import annotations
+
+import asyncio
+
+from ...proto.headway.v1 import engine_pb2, sampling_pb2
+from ..types import EngineRequest, TokenChunk
+
+
+class LiveRequest:
+    """Receives from one session at a time; a front takes from it at its own pace.
+
+    All tokens that arrived are in `received`, in order and once; the first `taken` of them went to the front. A slow
+    front finds the tokens of several steps in one chunk. There is one waiter at most.
+    """
+
+    __slots__ = (
+        "_waiter",
+        "cached_tokens",
+        "finish_reason",
+        "loss",
+        "losses_in_row",
+        "migrations",
+        "patience_ends",
+        "preemptions",
+        "received",
+        "refusal",
+        "refused_by",
+        "replica_id",
+        "request",
+        "revision",
+        "stop_token_id",
+        "submit_id",
+        "taken",
+    )
+
+    def __init__(self, request: EngineRequest) -> None:
+        self.request = request
+        self.received: list[int] = []
+        self.taken = 0
+        self.replica_id = ""
+        self.revision = ""
+        self.submit_id = 0
+        self.cached_tokens: int | None = None
+        self.finish_reason: sampling_pb2.FinishReason = sampling_pb2.FINISH_REASON_UNSPECIFIED
+        self.stop_token_id: int | None = None
+        self.preemptions = 0
+        self.migrations = 0
+        self.refusal: engine_pb2.Refusal | None = None
+        self.refused_by: set[str] = set()
+        self.loss = ""
+        self.losses_in_row = 0
+        self.patience_ends = 0.0
+        self._waiter: asyncio.Future[None] | None = None
+
+    @property
+    def finished(self) -> bool:
+        return bool(self.finish_reason)
+
+    @property
+    def known_tokens(self) -> list[int]:
+        """Prompt and all output so far: what a continuation starts from."""
+        return self.request.token_ids + self.received
+
+    @property
+    def bound_revision(self) -> str:
+        """The model revision that must go on: another one would continue with other tokens. Empty before the first."""
+        return self.revision if self.received else ""
+
+    def sent(self, replica_id: str, revision: str, submit_id: int) -> None:
+        """It is on its way to this replica."""
+        self.replica_id, self.revision, self.submit_id = replica_id, revision, submit_id
+        self.refusal, self.loss = None, ""
+
+    def output(self, output: engine_pb2.StepOutput) -> None:
+        """New tokens (see replicas.session.OutputSink)."""
+        if self.finish_reason:
+            return
+        # A continuation's own figure would count what the first replica computed as a prompt found in a cache.
+        if self.cached_tokens is None and not self.received and output.HasField("cached_tokens"):
+            self.cached_tokens = output.cached_tokens
+        self.received.extend(output.token_ids)
+        self.losses_in_row = 0
+        if output.finish_reason:
+            self.finish_reason = output.finish_reason
+            self.preemptions += output.preemptions
+            if output.HasField("stop_token_id"):
+                self.stop_token_id = output.stop_token_id
+        self._wake()
+
+    def refused(self, refusal: engine_pb2.Refusal) -> None:
+        self.refusal = refusal
+        self._wake()
+
+    def lost(self, why: str) -> None:
+        self.loss = why
+        self._wake()
+
+    def finish(self, reason: sampling_pb2.FinishReason) -> None:
+        """Ends it now, with what has arrived; without effect when it has ended."""
+        if not self.finish_reason:
+            self.finish_reason = reason
+            self._wake()
+
+    async def news(self) -> None:
+        """Waits until there is something to take or to decide."""
+        if self.taken < len(self.received) or self.finish_reason or self.refusal is not None or self.loss:
+            return
+        self._waiter = asyncio.get_running_loop().create_future()
+        try:
+            await self._waiter
+        finally:
+            self._waiter = None
+
+    def take(self) -> TokenChunk | None:
+        """What arrived since the last time; None when nothing did and the request goes on."""
+        tokens = self.received[self.taken :]
+        if not tokens and not self.finish_reason:
+            return None
+        self.taken += len(tokens)
+        return TokenChunk(
+            token_ids=tokens,
+            replica_id=self.replica_id,
+            cached_tokens=self.cached_tokens or 0,
+            finish_reason=self.finish_reason,
+            stop_token_id=self.stop_token_id,
+            migrations=self.migrations,
+            preemptions=self.preemptions,
+        )
+
+    def _wake(self) -> None:
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)

@@ -1,0 +1,252 @@
+"""An engine that does what a test says: a real gRPC server that speaks engine.proto, with arithmetic for a model.
+
+The token at an output position depends on prompt, seed and position only, as with the real sampler, so a test knows the
+tokens of an undisturbed run (`expected_tokens`) whatever happens on the way.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import zlib
+from collections.abc import AsyncIterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Any
+
+import grpc
+
+from headway.core.blocks import BlockKey, join_keys
+from headway.core.servers import listen, new_server
+from headway.proto.headway.v1 import engine_pb2, sampling_pb2
+from headway.proto.headway.v1.engine_pb2_grpc import EngineServiceServicer, add_EngineServiceServicer_to_server
+
+SERVICE = "headway.v1.EngineService"
+PAGE_SIZE = 4
+
+
+def token_at(prompt: Sequence[int], seed: int, position: int) -> int:
+    return zlib.crc32(repr((list(prompt), seed, position)).encode()) % 1000
+
+
+def expected_tokens(prompt: Sequence[int], seed: int, count: int) -> list[int]:
+    return [token_at(prompt, seed, position) for position in range(count)]
+
+
+@dataclass
+class Row:
+    submit: engine_pb2.Submit
+    position: int
+    first: bool = True
+
+
+@dataclass
+class Stream:
+    """One session: its requests, and the reports that are to go out."""
+
+    reports: asyncio.Queue[engine_pb2.SessionResponse | None] = field(default_factory=asyncio.Queue)
+    rows: dict[int, Row] = field(default_factory=dict)
+    refusals: list[engine_pb2.Refusal] = field(default_factory=list)
+    last_submit_id: int = 0
+
+
+class ScriptedEngine(EngineServiceServicer):
+    """Set attributes to steer it; `hellos`, `submits` and `aborts` say what routers sent."""
+
+    def __init__(
+        self, replica_id: str = "r0", *, model: str = "m", revision: str = "rev", step_s: float = 0.002
+    ) -> None:
+        self.replica_id, self.model, self.revision = replica_id, model, revision
+        self.step_s = step_s
+        self.hold = False
+        self.accepting = True
+        self.cached: list[BlockKey] = []
+        self.cached_tokens = 0
+        self.refuse: list[tuple[grpc.StatusCode, str, str]] = []
+        self.refuse_always = False
+        self.snapshot_part = 1_000
+        self.load: dict[str, Any] = {"prefill_rate": 10_000.0, "decode_step_ms": 5.0}
+        self.files = {"tokenizer.json": b"{}"}
+        self.say_last_submit = True
+        self.hellos: list[engine_pb2.Hello] = []
+        self.submits: list[engine_pb2.Submit] = []
+        self.aborts: list[int] = []
+        self.asset_calls = 0
+        self.port = 0
+        self.incarnation = "boot-0"
+        self._boots = 0
+        self._sequence = 0
+        self._history: list[tuple[int, engine_pb2.KvEvent]] = []
+        self._events: list[engine_pb2.KvEvent] = []
+        self._streams: list[Stream] = []
+        self._server: grpc.aio.Server | None = None
+        self._ticker: asyncio.Task[None] | None = None
+
+    @property
+    def endpoint(self) -> str:
+        return f"127.0.0.1:{self.port}"
+
+    @property
+    def running(self) -> int:
+        return sum(len(stream.rows) for stream in self._streams)
+
+    async def start(self) -> ScriptedEngine:
+        """Listens; again on the same port, under a new incarnation and with cold caches, after `die`."""
+        self._boots += 1
+        self.incarnation = f"boot-{self._boots}"
+        self._sequence, self._history, self._events, self.cached = 0, [], [], []
+        self._server, _ = new_server(SERVICE)
+        add_EngineServiceServicer_to_server(self, self._server)
+        self.port = listen(self._server, "127.0.0.1", self.port)
+        await self._server.start()
+        self._ticker = asyncio.create_task(self._tick())
+        return self
+
+    async def die(self) -> None:
+        """Gone without a word: connections break."""
+        if self._ticker is not None:
+            self._ticker.cancel()
+            with suppress(asyncio.CancelledError):
+                await self._ticker
+            self._ticker = None
+        if self._server is not None:
+            await self._server.stop(None)
+            self._server = None
+        self._streams.clear()
+
+    def break_streams(self) -> None:
+        """All sessions end; the engine lives on with what it knows."""
+        for stream in self._streams:
+            stream.reports.put_nowait(None)
+        self._streams.clear()
+
+    def skip_reports(self, count: int = 1) -> None:
+        """Reports go lost: the next one does not follow."""
+        self._sequence += count
+
+    def store(self, keys: Sequence[BlockKey]) -> None:
+        self.cached += [key for key in keys if key not in self.cached]
+        self._events.append(engine_pb2.KvEvent(stored=engine_pb2.BlocksStored(keys=join_keys(keys))))
+
+    def evict(self, keys: Sequence[BlockKey]) -> None:
+        self.cached = [key for key in self.cached if key not in keys]
+        self._events.append(engine_pb2.KvEvent(removed=engine_pb2.BlocksRemoved(keys=join_keys(keys))))
+
+    def clear(self) -> None:
+        self.cached = []
+        self._events.append(engine_pb2.KvEvent(cleared=engine_pb2.BlocksCleared()))
+
+    def step(self) -> None:
+        """One engine step: one token for each running request, one report for each session."""
+        self._sequence += 1
+        events, self._events = self._events, []
+        self._history += [(self._sequence, event) for event in events]
+        for stream in self._streams:
+            report = self._report(stream, self._sequence)
+            report.kv_events.extend(events)
+            report.outputs.extend([] if self.hold else self._outputs(stream))
+            stream.reports.put_nowait(report)
+
+    async def Describe(self, request: Any, context: Any) -> engine_pb2.DescribeResponse:
+        return engine_pb2.DescribeResponse(
+            replica_id=self.replica_id,
+            model=self.model,
+            revision=self.revision,
+            incarnation=self.incarnation,
+            page_size=PAGE_SIZE,
+            max_context_tokens=1024,
+            vocab_size=1000,
+            eos_token_ids=[2],
+            default_sampling=sampling_pb2.Sampling(temperature=0.5),
+            max_sequences=8,
+            max_waiting=16,
+        )
+
+    async def GetTextAssets(self, request: Any, context: Any) -> engine_pb2.GetTextAssetsResponse:
+        self.asset_calls += 1
+        return engine_pb2.GetTextAssetsResponse(revision=self.revision, files=self.files)
+
+    async def Session(self, request_iterator: AsyncIterator[Any], context: Any) -> AsyncIterator[Any]:
+        hello = (await anext(aiter(request_iterator))).hello
+        self.hellos.append(hello)
+        stream = Stream()
+        for report in self._opening(hello, stream):
+            stream.reports.put_nowait(report)
+        self._streams.append(stream)
+        reader = asyncio.create_task(self._read(request_iterator, stream))
+        try:
+            while (report := await stream.reports.get()) is not None:
+                yield report
+        finally:
+            reader.cancel()
+            if stream in self._streams:
+                self._streams.remove(stream)
+
+    def _opening(self, hello: engine_pb2.Hello, stream: Stream) -> list[engine_pb2.SessionResponse]:
+        if hello.incarnation == self.incarnation and 0 < hello.after_sequence <= self._sequence:
+            self.step()
+            report = self._report(stream, hello.after_sequence + 1)
+            report.kv_events.extend(event for number, event in self._history if number > hello.after_sequence)
+            return [report]
+        parts = [self.cached[at : at + self.snapshot_part] for at in range(0, len(self.cached), self.snapshot_part)]
+        self._events.clear()
+        reports = []
+        for number, part in enumerate(parts or [[]], start=1):
+            report = self._report(stream, self._sequence)
+            report.snapshot, report.snapshot_continues = True, number < len(parts)
+            report.kv_events.append(engine_pb2.KvEvent(stored=engine_pb2.BlocksStored(keys=join_keys(part))))
+            reports.append(report)
+        return reports
+
+    def _report(self, stream: Stream, first: int) -> engine_pb2.SessionResponse:
+        load = engine_pb2.Load(running=self.running, accepting=self.accepting, total_pages=1000)
+        for name, value in self.load.items():
+            setattr(load, name, value)
+        refusals, stream.refusals = stream.refusals, []
+        return engine_pb2.SessionResponse(
+            incarnation=self.incarnation,
+            first_sequence=first,
+            sequence=self._sequence,
+            refusals=refusals,
+            load=load,
+            last_submit_id=stream.last_submit_id if self.say_last_submit else 0,
+        )
+
+    def _outputs(self, stream: Stream) -> list[engine_pb2.StepOutput]:
+        outputs = []
+        for row in list(stream.rows.values()):
+            submit = row.submit
+            prompt = submit.token_ids[: len(submit.token_ids) - submit.delivered]
+            output = engine_pb2.StepOutput(id=submit.id)
+            output.token_ids.append(token_at(prompt, submit.sampling.seed, row.position))
+            if row.first:
+                output.cached_tokens = self.cached_tokens
+                row.first = False
+            row.position += 1
+            if row.position >= submit.max_new_tokens:
+                output.finish_reason = sampling_pb2.FINISH_REASON_LENGTH
+                del stream.rows[submit.id]
+            outputs.append(output)
+        return outputs
+
+    async def _read(self, requests: AsyncIterator[engine_pb2.SessionRequest], stream: Stream) -> None:
+        async for request in requests:
+            if request.HasField("submit"):
+                self._take_submit(request.submit, stream)
+            elif request.HasField("abort"):
+                self.aborts.append(request.abort.id)
+                stream.rows.pop(request.abort.id, None)
+
+    def _take_submit(self, submit: engine_pb2.Submit, stream: Stream) -> None:
+        self.submits.append(submit)
+        stream.last_submit_id = submit.id
+        if self.refuse:
+            code, reason, message = self.refuse[0] if self.refuse_always else self.refuse.pop(0)
+            refusal = engine_pb2.Refusal(id=submit.id, code=code.value[0], reason=reason, message=message)
+            stream.refusals.append(refusal)
+        else:
+            stream.rows[submit.id] = Row(submit, submit.delivered)
+
+    async def _tick(self) -> None:
+        while True:
+            await asyncio.sleep(self.step_s)
+            self.step()

@@ -1,0 +1,108 @@
+"""Sessions with a real gRPC server at the other end."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+
+from rig import Rig, eventually, request
+from scripted_engine import PAGE_SIZE, ScriptedEngine, expected_tokens
+
+from headway.core.blocks import chain_keys, root_key
+from headway.core.sampling import SamplingParams
+
+NewEngine = Callable[..., Awaitable[ScriptedEngine]]
+KEYS = chain_keys(root_key("rev"), list(range(40)), PAGE_SIZE)
+
+
+async def test_a_snapshot_in_parts_then_changes_fill_the_index(rig: Rig, new_engine: NewEngine) -> None:
+    engine = await new_engine()
+    engine.snapshot_part = 3
+    engine.store(KEYS[:8])
+    await rig.connect(engine)
+    assert rig.index.match(KEYS, 0.0) == {"r0": 8}
+    engine.store(KEYS[8:])
+    await eventually(lambda: rig.index.match(KEYS, 0.0) == {"r0": 10})
+    engine.evict(KEYS[5:6])
+    await eventually(lambda: rig.index.match(KEYS, 0.0) == {"r0": 5})
+    engine.clear()
+    await eventually(lambda: rig.index.match(KEYS, 0.0) == {})
+
+
+async def test_a_broken_stream_is_resumed_where_it_ended(rig: Rig, new_engine: NewEngine) -> None:
+    engine = await new_engine()
+    engine.store(KEYS[:4])
+    await rig.connect(engine)
+    engine.break_streams()
+    engine.store(KEYS[4:6])
+    await eventually(lambda: len(engine.hellos) == 2 and rig.index.match(KEYS, 0.0) == {"r0": 6})
+    first, second = engine.hellos
+    assert (first.router_id, first.incarnation, first.after_sequence) == ("router-t", "", 0)
+    assert second.incarnation == engine.incarnation
+    assert second.after_sequence > 0
+    assert engine.asset_calls == 1
+
+
+async def test_a_gap_voids_the_index_and_asks_for_a_snapshot(rig: Rig, new_engine: NewEngine) -> None:
+    engine = await new_engine()
+    engine.store(KEYS)
+    await rig.connect(engine)
+    await eventually(lambda: rig.index.match(KEYS, 0.0) == {"r0": 10})
+    engine.cached = KEYS[:2]  # what the lost report would have told
+    engine.skip_reports()
+    await eventually(lambda: len(engine.hellos) == 2 and rig.index.match(KEYS, 0.0) == {"r0": 2})
+    assert engine.hellos[1].after_sequence == 0
+
+
+async def test_a_new_incarnation_starts_with_its_own_cache(rig: Rig, new_engine: NewEngine) -> None:
+    engine = await new_engine()
+    engine.store(KEYS)
+    await rig.connect(engine)
+    await eventually(lambda: rig.index.match(KEYS, 0.0) == {"r0": 10})
+    await engine.die()
+    await eventually(lambda: not rig.catalogue.ready_replicas("m"))
+    await engine.start()
+    await eventually(lambda: rig.catalogue.ready_replicas("m"))
+    assert rig.index.match(KEYS, 0.0) == {}
+
+
+async def test_describe_becomes_a_served_model(rig: Rig, new_engine: NewEngine) -> None:
+    await rig.connect(await new_engine("a"), await new_engine("b"))
+    model = rig.catalogue.get("")
+    assert (model.name, model.revision, model.page_size, model.max_context_tokens) == ("m", "rev", PAGE_SIZE, 1024)
+    assert model.default_sampling == SamplingParams(temperature=0.5)
+    assert model.text_assets == {"tokenizer.json": b"{}"}
+    assert model.ready_replicas == 2
+    assert rig.catalogue.models() == [model]
+
+
+async def test_reservations_end_with_the_report_that_counts_them(rig: Rig, new_engine: NewEngine) -> None:
+    engine = await new_engine()
+    await rig.connect(engine)
+    engine.hold = True
+    running = asyncio.create_task(rig.run(request(prompt=list(range(50)))))
+    await eventually(lambda: engine.submits)
+    await eventually(lambda: rig.ledger.pending("r0").requests == 0)
+    running.cancel()
+
+
+async def test_without_that_number_a_reservation_ends_with_the_first_token(rig: Rig, new_engine: NewEngine) -> None:
+    engine = await new_engine()
+    engine.say_last_submit = False
+    engine.hold = True
+    await rig.connect(engine)
+    running = asyncio.create_task(rig.run(request(prompt=list(range(50)))))
+    await eventually(lambda: engine.submits)
+    assert rig.ledger.pending("r0").tokens == 50
+    engine.hold = False
+    await running
+    assert rig.ledger.pending("r0").requests == 0
+
+
+async def test_many_requests_share_the_session(rig: Rig, new_engine: NewEngine) -> None:
+    engine = await new_engine()
+    await rig.connect(engine)
+    requests = [request(f"q{number}", prompt=[number], count=1 + number % 7, seed=number) for number in range(12)]
+    answers = await asyncio.gather(*map(rig.tokens, requests))
+    assert answers == [expected_tokens([n], n, 1 + n % 7) for n in range(12)]
+    assert len(engine.hellos) == 1
