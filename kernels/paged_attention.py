@@ -1,0 +1,187 @@
+"""Attention of a mixed batch over the paged KV cache: decode rows and prefill chunks in one call.
+
+Every row has queries for its newest tokens and sees all of its context, whose keys and values already lie in the
+cache, those of the new tokens included. What can be worked out once for all layers is in `AttentionBatch`.
+
+The torch reference gathers keys and values by token slot, not by page. That costs the same (measured), needs no mask
+for a full row, and never reads a slot that does not belong to the row: what a former owner left in a page, be it NaN,
+cannot reach another sequence.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+# On CPU a group's gathered keys should stay in the second-level cache, and another group costs about as much as
+# attending to 256 more tokens.
+CPU_GROUP_TOKENS = 1024
+CPU_GROUP_WASTE = 256
+
+
+@dataclass(frozen=True, slots=True)
+class RowGroup:
+    """Rows that the reference attends to in one call: one prefill chunk, or decode rows padded to the longest."""
+
+    start: int  # first query token
+    rows: int
+    queries: int  # of each row
+    context: int  # padded length
+    slots: Tensor  # [rows * context] int64
+    mask: Tensor | None  # additive, broadcast over heads: [rows, 1, 1, context] or [queries, context]
+
+
+@dataclass(frozen=True, slots=True)
+class AttentionBatch:
+    """Which queries see which slots, for one step.
+
+    query_starts: [rows + 1] int32, context_lengths: [rows] int32 (new tokens included), block_tables: [rows, width]
+    int32, all in host memory; `groups` is what the torch reference works on, on the device.
+    """
+
+    query_starts: Tensor
+    context_lengths: Tensor
+    block_tables: Tensor
+    page_size: int
+    groups: tuple[RowGroup, ...]
+
+
+def plan_attention(
+    query_counts: Sequence[int],
+    context_lengths: Sequence[int],
+    block_tables: Tensor,
+    page_size: int,
+    *,
+    device: torch.device,
+    dtype: torch.dtype,
+) -> AttentionBatch:
+    """Prepares `paged_attention` for one step.
+
+    Row r has `query_counts[r]` queries, the last of its `context_lengths[r]` tokens, in the pages
+    `block_tables[r]` ([rows, width] int32 on the CPU; entries past the context are not read). Decode rows (one query)
+    are grouped as they come: sorted by length they waste least.
+    """
+    rows = len(query_counts)
+    lengths = torch.tensor(context_lengths, dtype=torch.int32)
+    starts = torch.zeros(rows + 1, dtype=torch.int32)
+    torch.cumsum(torch.tensor(query_counts, dtype=torch.int32), 0, out=starts[1:])
+    on_cpu = device.type == "cpu"
+    groups: list[RowGroup] = []
+    first, token = 0, 0
+    while first < rows:
+        if query_counts[first] > 1:
+            group = _chunk(first, token, query_counts[first], context_lengths[first], block_tables, page_size, dtype)
+        else:
+            last = _end_of_group(query_counts, context_lengths, first, on_cpu)
+            group = _decode(first, last, token, context_lengths, block_tables, page_size, dtype)
+        if not on_cpu:
+            mask = None if group.mask is None else group.mask.to(device, non_blocking=True)
+            slots = group.slots.to(device, non_blocking=True)
+            group = RowGroup(group.start, group.rows, group.queries, group.context, slots, mask)
+        groups.append(group)
+        first += group.rows
+        token += group.rows * group.queries
+    return AttentionBatch(starts, lengths, block_tables, page_size, tuple(groups))
+
+
+def _end_of_group(counts: Sequence[int], lengths: Sequence[int], first: int, on_cpu: bool) -> int:
+    """One past the last decode row that is worth padding together with row `first`."""
+    longest, total, row = lengths[first], lengths[first], first + 1
+    while row < len(counts) and counts[row] == 1:
+        longest = max(longest, lengths[row])
+        total += lengths[row]
+        padded = longest * (row + 1 - first)
+        if on_cpu and (padded > CPU_GROUP_TOKENS or padded - total > CPU_GROUP_WASTE):
+            break
+        row += 1
+    return row
+
+
+def _slots_of(table: Tensor, context: int, page_size: int) -> Tensor:
+    """Slots of the first `context` tokens: [rows, width] block table to [rows, context] int64."""
+    pages = table[:, : -(-context // page_size)].to(torch.int64)
+    slots = (pages * page_size).unsqueeze(-1) + torch.arange(page_size)
+    return slots.view(len(table), -1)[:, :context]
+
+
+def _decode(
+    first: int,
+    last: int,
+    token: int,
+    context_lengths: Sequence[int],
+    block_tables: Tensor,
+    page_size: int,
+    dtype: torch.dtype,
+) -> RowGroup:
+    lengths = context_lengths[first:last]
+    longest, shortest = max(lengths), min(lengths)
+    slots = _slots_of(block_tables[first:last], longest, page_size)
+    mask = None
+    if shortest < longest:
+        valid = torch.arange(longest) < torch.tensor(lengths).unsqueeze(-1)
+        # Padding points at the row's own first token: finite memory of its own, and its weight is exactly zero.
+        slots = torch.where(valid, slots, slots[:, :1])
+        mask = torch.zeros(valid.shape, dtype=dtype).masked_fill_(~valid, -torch.inf)[:, None, None, :]
+    return RowGroup(token, last - first, 1, longest, slots.reshape(-1), mask)
+
+
+def _chunk(
+    row: int, token: int, queries: int, context: int, block_tables: Tensor, page_size: int, dtype: torch.dtype
+) -> RowGroup:
+    slots = _slots_of(block_tables[row : row + 1], context, page_size).reshape(-1)
+    mask = None
+    if queries < context:  # a whole prompt is plainly causal; a chunk sees its prefix too
+        mask = torch.full((queries, context), -torch.inf, dtype=dtype).triu_(context - queries + 1)
+    return RowGroup(token, 1, queries, context, slots, mask)
+
+
+def paged_attention(
+    query: Tensor, key_cache: Tensor, value_cache: Tensor, batch: AttentionBatch, scale: float
+) -> Tensor:
+    """Causal attention of each query over its row's context.
+
+    query: [tokens, heads, head_dim]; caches: [pages, page_size, kv_heads, head_dim], contiguous, of the same dtype;
+    heads is a multiple of kv_heads. Returns [tokens, heads * head_dim].
+    """
+    outputs = [_attend(query, key_cache, value_cache, group, scale) for group in batch.groups]
+    return outputs[0] if len(outputs) == 1 else torch.cat(outputs)
+
+
+def _attend(query: Tensor, key_cache: Tensor, value_cache: Tensor, group: RowGroup, scale: float) -> Tensor:
+    heads, head_dim = query.shape[1:]
+    kv_heads = key_cache.shape[2]
+    shared = heads // kv_heads
+    rows, queries, context = group.rows, group.queries, group.context
+    part = query[group.start : group.start + rows * queries]
+    key = key_cache.view(-1, kv_heads * head_dim).index_select(0, group.slots)
+    value = value_cache.view(-1, kv_heads * head_dim).index_select(0, group.slots)
+    if queries == 1:
+        # The query heads that share a KV head stand as its queries: no copy of keys and values for each of them.
+        key = key.view(rows, context, kv_heads, head_dim).transpose(1, 2)
+        value = value.view(rows, context, kv_heads, head_dim).transpose(1, 2)
+        part = part.view(rows, kv_heads, shared, head_dim)
+        out = F.scaled_dot_product_attention(part, key, value, attn_mask=group.mask, scale=scale)
+        return out.reshape(rows, heads * head_dim)
+    # Batch = KV head, head = the query heads that share it, over keys and values of stride zero.
+    key = key.view(context, kv_heads, 1, head_dim).permute(1, 2, 0, 3).expand(-1, shared, -1, -1)
+    value = value.view(context, kv_heads, 1, head_dim).permute(1, 2, 0, 3).expand(-1, shared, -1, -1)
+    part = part.view(queries, kv_heads, shared, head_dim).permute(1, 2, 0, 3)
+    causal = group.mask is None
+    out = F.scaled_dot_product_attention(part, key, value, attn_mask=group.mask, is_causal=causal, scale=scale)
+    return out.permute(2, 0, 1, 3).reshape(queries, heads * head_dim)
+
+
+def attention_reference(query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tensor:
+    """One row by the definition, in float64. query: [queries, heads, head_dim], the last of the context;
+    key, value: [context, kv_heads, head_dim]. Returns [queries, heads * head_dim] float64."""
+    queries, heads, head_dim = query.shape
+    context, kv_heads, _ = key.shape
+    wide = query.double().view(queries, kv_heads, heads // kv_heads, head_dim)
+    scores = torch.einsum("qkgd,ckd->kgqc", wide, key.double()) * scale
+    future = torch.arange(context) > torch.arange(context - queries, context).unsqueeze(-1)
+    weights = scores.masked_fill(future, -torch.inf).softmax(-1)
+    return torch.einsum("kgqc,ckd->qkgd", weights, value.double()).reshape(queries, heads * head_dim)

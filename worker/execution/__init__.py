@@ -1,0 +1,1 @@
+"""Applies step plans: the persistent batch, the inputs of a step, forward, sample."""

@@ -1,0 +1,54 @@
+"""Builds a step's flat inputs from the plan's work and the persistent rows, with one copy to the device."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+
+from ...kernels.paged_attention import plan_attention
+from ..model.inputs import StepInputs
+from ..plan import RowWork
+from .rows import Rows
+
+
+def build_inputs(rows: Rows, work: Sequence[RowWork], device: torch.device, dtype: torch.dtype) -> StepInputs:
+    """Inputs of a step with at least one work item, after `rows` has applied its plan.
+
+    Rows with one token come first, by length, because attention groups them as they come. `sampled` follows the plan's
+    order. `dtype` is the model's.
+    """
+    items = sorted(work, key=_by_length)
+    row = np.array([item.row for item in items], np.int64)
+    computed = np.array([item.computed for item in items], np.int64)
+    counts = np.array([item.count for item in items], np.int64)
+    ends = np.cumsum(counts)
+
+    owner = np.repeat(row, counts)
+    positions = np.arange(ends[-1]) + np.repeat(computed - (ends - counts), counts)
+    token_ids = rows.tokens[owner, positions].astype(np.int64)
+    pages = rows.tables[owner, positions // rows.page_size].astype(np.int64)
+    slots = pages * rows.page_size + positions % rows.page_size
+
+    last_token = dict(zip(row.tolist(), (ends - 1).tolist(), strict=True))
+    sampled = np.array([last_token[item.row] for item in work if item.sample], np.int64)
+
+    lengths = (computed + counts).tolist()
+    width = -(-max(lengths) // rows.page_size)
+    attention = plan_attention(
+        counts.tolist(),
+        lengths,
+        torch.from_numpy(rows.tables[row, :width]),
+        rows.page_size,
+        device=device,
+        dtype=dtype,
+    )
+    total, packed = len(positions), np.concatenate((token_ids, positions, slots, sampled))
+    tensor = torch.from_numpy(packed).to(device, non_blocking=True)
+    ids, where, into = tensor[: 3 * total].view(3, total)
+    return StepInputs(ids, where, into, attention, tensor[3 * total :])
+
+
+def _by_length(item: RowWork) -> tuple[bool, int]:
+    return item.count > 1, item.computed + item.count

@@ -1,0 +1,108 @@
+"""What a replica can say about its model before, and without, loading its weights."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import msgspec
+import torch
+
+from ...core.errors import ConfigError
+from ...core.sampling import BOUNDS, SamplingParams
+from ...core.specs import GroupSpec
+from ..model.config import Fields, ModelConfig, read_config, read_json
+from ..model.registry import check_architecture
+from ..model.revision import model_revision
+from ..model.split import split_model
+from ..parallel.topology import Topology
+from .kv_cache import kv_bytes_per_page
+
+
+class ModelInfo(msgspec.Struct, frozen=True, kw_only=True):
+    """The model as this group serves it. `kv_bytes_per_page` is one rank's; `dtype` and `device` are torch's names."""
+
+    revision: str
+    architecture: str
+    vocab_size: int
+    max_context_tokens: int
+    eos_token_ids: tuple[int, ...]
+    default_sampling: SamplingParams
+    num_layers: int
+    kv_bytes_per_page: int
+    page_size: int
+    dtype: str
+    device: str
+
+
+def choose_dtype(config: ModelConfig, device: str, wanted: str) -> torch.dtype:
+    """The type to compute in. "auto" is float32 on CPU, which has the fastest kernels for it, and elsewhere the
+    checkpoint's own half type, or bfloat16."""
+    if wanted != "auto":
+        name = wanted
+    elif device == "cpu":
+        name = "float32"
+    else:
+        name = "bfloat16" if config.dtype == "float32" else config.dtype
+    dtype = getattr(torch, name)
+    assert isinstance(dtype, torch.dtype), "GroupSpec.check and read_config let only types through"
+    return dtype
+
+
+def read_model_info(path: Path, spec: GroupSpec, place: Topology | None = None) -> ModelInfo:
+    """Describes the checkpoint in `path` for the group of `spec`, as rank `place` (the leader by default) holds it.
+
+    Reads no weights. Raises ConfigError for a model that cannot be served so.
+    """
+    config = read_config(path)
+    check_architecture(config, path)
+    split = split_model(config, place or Topology(0, spec.tp, spec.pp))
+    dtype = choose_dtype(config, spec.device, spec.dtype)
+    eos, defaults = _generation(path, config)
+    return ModelInfo(
+        revision=model_revision(path),
+        architecture=config.architecture,
+        vocab_size=config.vocab_size,
+        max_context_tokens=_max_context(config, spec),
+        eos_token_ids=eos,
+        default_sampling=defaults,
+        num_layers=config.layers,
+        kv_bytes_per_page=kv_bytes_per_page(config, split, spec.engine.page_size, dtype),
+        page_size=spec.engine.page_size,
+        dtype=str(dtype).removeprefix("torch."),
+        device=spec.device,
+    )
+
+
+def _max_context(config: ModelConfig, spec: GroupSpec) -> int:
+    wanted = spec.engine.max_context_tokens
+    if wanted > config.max_context:
+        raise ConfigError(
+            f"max_context_tokens = {wanted} is above the model's max_position_embeddings = {config.max_context}"
+        )
+    return wanted or config.max_context
+
+
+def _generation(path: Path, config: ModelConfig) -> tuple[tuple[int, ...], SamplingParams]:
+    """End tokens and default sampling of generation_config.json, where there is one."""
+    file = path / "generation_config.json"
+    values = read_json(file) if file.exists() else {}
+    fields = Fields(file, values)
+    eos = fields.token_ids("eos_token_id") or config.eos_token_ids
+    for token in eos:
+        if token >= config.vocab_size:
+            raise fields.refuse("eos_token_id", f"= {token} is not below vocab_size = {config.vocab_size}")
+    return eos, _default_sampling(fields)
+
+
+def _default_sampling(fields: Fields) -> SamplingParams:
+    chosen = SamplingParams()
+    for name in ("temperature", "top_k", "top_p", "min_p", "repetition_penalty"):
+        value = fields.values.get(name)
+        if value is None:
+            continue
+        if isinstance(value, bool) or not isinstance(value, int | float) or not BOUNDS[name].holds(value):
+            raise fields.refuse(name, f"must be {BOUNDS[name]}, got {value!r}")
+        chosen = msgspec.structs.replace(chosen, **{name: int(value) if name == "top_k" else float(value)})
+    if fields.values.get("do_sample") is False:
+        chosen = msgspec.structs.replace(chosen, temperature=0.0)
+    return chosen

@@ -1,0 +1,116 @@
+"""The persistent batch: what each rank knows about every row, changed by the diffs of step plans."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from ..plan import RowAdded, RowWork, StepPlan
+
+Int32 = npt.NDArray[np.int32]
+MINIMUM_ROWS = 16
+
+
+class PlanError(RuntimeError):
+    """A plan that contradicts the batch: the scheduler and this rank have diverged, and the group cannot go on."""
+
+
+class Rows:
+    """Tokens and block tables of the live rows, in arrays that grow by doubling.
+
+    tokens: [rows, capacity] int32, known[row] of them; tables: [rows, width] int32, pages[row] of them.
+    """
+
+    def __init__(self, page_size: int, total_pages: int, vocab_size: int) -> None:
+        self.page_size = page_size
+        self.total_pages = total_pages
+        self.vocab_size = vocab_size
+        self.tokens: Int32 = np.zeros((MINIMUM_ROWS, 256), np.int32)
+        self.tables: Int32 = np.zeros((MINIMUM_ROWS, 16), np.int32)
+        self.known: Int32 = np.zeros(MINIMUM_ROWS, np.int32)
+        self.pages: Int32 = np.zeros(MINIMUM_ROWS, np.int32)
+        self.live: npt.NDArray[np.bool_] = np.zeros(MINIMUM_ROWS, np.bool_)
+
+    def apply(self, plan: StepPlan) -> None:
+        """All of the plan's diffs, in the order that the plan promises. Raises PlanError."""
+        for row in plan.freed:
+            self._expect(row)
+            self.live[row] = False
+        for added in plan.added:
+            self._add(added)
+        for row, token in plan.appended:
+            self._append(row, token)
+        for work in plan.work:
+            self._extend(work)
+
+    def _expect(self, row: int) -> None:
+        if not 0 <= row < len(self.live) or not self.live[row]:
+            raise PlanError(f"row {row} is not in the batch")
+
+    def _add(self, added: RowAdded) -> None:
+        row = added.row
+        tokens = np.frombuffer(added.tokens, "<u4")
+        if row < 0 or (row < len(self.live) and self.live[row]):
+            raise PlanError(f"row {row} is taken")
+        if len(tokens) == 0 or tokens.max() >= self.vocab_size:
+            raise PlanError(f"row {row}: token ids must be below {self.vocab_size}, and one at least")
+        self._check_pages(row, added.pages)
+        self._grow(row + 1, len(tokens), len(added.pages))
+        self.tokens[row, : len(tokens)] = tokens
+        self.known[row] = len(tokens)
+        self.tables[row, : len(added.pages)] = added.pages
+        self.pages[row] = len(added.pages)
+        self.live[row] = True
+
+    def _append(self, row: int, token: int) -> None:
+        self._expect(row)
+        known = int(self.known[row])
+        if known == self.tokens.shape[1]:
+            self._grow(row + 1, known + 1, 0)
+        self.tokens[row, known] = token
+        self.known[row] = known + 1
+
+    def _extend(self, work: RowWork) -> None:
+        row, end = work.row, work.computed + work.count
+        self._expect(row)
+        if work.new_pages:
+            self._check_pages(row, work.new_pages)
+            held = int(self.pages[row])
+            self._grow(row + 1, 0, held + len(work.new_pages))
+            self.tables[row, held : held + len(work.new_pages)] = work.new_pages
+            self.pages[row] = held + len(work.new_pages)
+        known, held = int(self.known[row]), int(self.pages[row])
+        if work.count < 1 or end > known or work.sample != (end == known):
+            raise PlanError(
+                f"row {row}: work on [{work.computed}, {end}), sample {work.sample}, but {known} tokens known"
+            )
+        if end > held * self.page_size:
+            raise PlanError(f"row {row}: {end} tokens do not fit {held} pages of {self.page_size}")
+
+    def _check_pages(self, row: int, pages: list[int]) -> None:
+        if pages and not 0 <= min(pages) <= max(pages) < self.total_pages:
+            raise PlanError(f"row {row}: pages {min(pages)} to {max(pages)} are not all among the {self.total_pages}")
+
+    def _grow(self, rows: int, tokens: int, pages: int) -> None:
+        self.tokens = _grown(self.tokens, rows, tokens)
+        self.tables = _grown(self.tables, rows, pages)
+        if rows > len(self.live):
+            extra = len(self.tokens) - len(self.live)
+            self.known, self.pages = np.pad(self.known, (0, extra)), np.pad(self.pages, (0, extra))
+            self.live = np.pad(self.live, (0, extra))
+
+
+def _grown(array: Int32, rows: int, columns: int) -> Int32:
+    have_rows, have_columns = array.shape
+    if rows <= have_rows and columns <= have_columns:
+        return array
+    shape = (_doubled(have_rows, rows), _doubled(have_columns, columns))
+    larger = np.zeros(shape, array.dtype)
+    larger[:have_rows, :have_columns] = array
+    return larger
+
+
+def _doubled(have: int, need: int) -> int:
+    while have < need:
+        have *= 2
+    return have

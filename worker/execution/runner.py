@@ -1,0 +1,104 @@
+"""One rank: applies step plans to its persistent batch and runs its slice of the model."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from ...core.specs import GroupSpec
+from ..model.config import read_config
+from ..model.inputs import LayerCache
+from ..model.registry import load_model
+from ..parallel.communicator import Communicator
+from ..plan import StepPlan, StepResult
+from ..sampling.sampler import Sampler
+from .batch import build_inputs
+from .kv_cache import allocate_cache
+from .memory import suggested_pages
+from .model_info import ModelInfo, choose_dtype, read_model_info
+from .rows import Rows
+
+
+class Runner:
+    """Loads on construction; `allocate`, then `step` for each plan, in order, on every rank alike."""
+
+    def __init__(self, spec: GroupSpec, comm: Communicator, on_progress: Callable[[float], None]) -> None:
+        """Reads configuration and weights; `on_progress` gets 0 to 1. Raises ConfigError for a model that cannot be
+        served as `spec` says."""
+        if spec.device == "cpu":
+            # One thread a rank unless told otherwise: several of them and a busy neighbour cost a thousandfold.
+            torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
+        self.spec = spec
+        self.comm = comm
+        self.device = comm.device
+        path = Path(spec.model_path)
+        self.info: ModelInfo = read_model_info(path, spec, comm.place)
+        self.config = read_config(path)
+        self.dtype = choose_dtype(self.config, spec.device, spec.dtype)
+        with torch.inference_mode():
+            self.model = load_model(path, self.config, comm, self.dtype, self.device, on_progress)
+        self.rows = Rows(spec.engine.page_size, 0, self.config.vocab_size)
+        self.sampler = Sampler(self.config.vocab_size, self.device) if comm.place.is_sampler else None
+        self.total_pages = 0
+        self._caches: list[LayerCache] = []
+
+    def suggested_pages(self) -> int:
+        """Pages that this rank has memory for. The group uses the least of its ranks'; `spec.engine.total_pages`
+        overrides."""
+        engine = self.spec.engine
+        return engine.total_pages or suggested_pages(
+            self.info.kv_bytes_per_page, self.info.max_context_tokens, engine, self.spec.world_size, self.device
+        )
+
+    def allocate(self, total_pages: int) -> None:
+        """Makes the KV cache. Raises ConfigError when it does not fit."""
+        with torch.inference_mode():
+            self._caches = allocate_cache(
+                self.config, self.model.split, total_pages, self.spec.engine.page_size, self.dtype, self.device
+            )
+        self.rows = Rows(self.spec.engine.page_size, total_pages, self.config.vocab_size)
+        self.total_pages = total_pages
+
+    def step(self, plan: StepPlan) -> StepResult | None:
+        """Applies one plan. The sampling rank returns the result, the others None. Raises PlanError for a plan that
+        contradicts the batch, RankLost when another rank does not take part."""
+        self.rows.apply(plan)
+        if self.sampler is not None:
+            self._track(self.sampler, plan)
+        if not plan.work:
+            return None if self.sampler is None else StepResult(plan.step, [])
+        with torch.inference_mode():
+            inputs = build_inputs(self.rows, plan.work, self.device, self.dtype)
+            start = time.perf_counter()
+            logits = self.model.forward(inputs, self._caches)
+            if self.sampler is None:
+                return None
+            if self.device.type == "cuda":
+                torch.cuda.synchronize(self.device)
+            seconds = time.perf_counter() - start
+            if logits is None:
+                return StepResult(plan.step, [], seconds)
+            sampled = [item for item in plan.work if item.sample]
+            positions = [item.computed + item.count for item in sampled]
+            tokens = self.sampler.sample(logits, [item.row for item in sampled], positions)
+        return StepResult(plan.step, tokens, seconds)
+
+    def close(self) -> None:
+        """Lets go of the cache and leaves the group."""
+        self._caches = []
+        self.comm.close()
+
+    def _track(self, sampler: Sampler, plan: StepPlan) -> None:
+        for row in plan.freed:
+            sampler.free(row)
+        for added in plan.added:
+            sampler.add(
+                added.row, added.sampling, np.frombuffer(added.tokens, "<u4").astype(np.int64), added.prompt_tokens
+            )
+        for row, token in plan.appended:
+            sampler.append(row, token)

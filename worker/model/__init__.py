@@ -1,0 +1,1 @@
+"""Checkpoints and architectures: configuration, slices of weights, forward pass."""

@@ -1,0 +1,26 @@
+"""What one step feeds to a model, on its device."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from ...kernels.paged_attention import AttentionBatch
+
+LayerCache = tuple[Tensor, Tensor]  # keys and values, each [pages, page_size, kv_heads, head_dim]
+
+
+@dataclass(frozen=True, slots=True)
+class StepInputs:
+    """The tokens of all rows, one after the other. Every tensor is int64 on the model's device."""
+
+    token_ids: Tensor  # [tokens]
+    positions: Tensor  # [tokens]
+    slots: Tensor  # [tokens], where each token's keys and values go
+    attention: AttentionBatch
+    sampled: Tensor  # [samples], flat tokens whose logits are wanted
+
+    @property
+    def tokens(self) -> int:
+        return int(self.token_ids.shape[0])

@@ -1,0 +1,137 @@
+"""What a rank calls to move tensors: sums over its stage's slices, activations from stage to stage."""
+
+from __future__ import annotations
+
+import os
+import socket
+from datetime import timedelta
+from urllib.parse import urlsplit
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+from torch._C._distributed_c10d import PrefixStore, Store, TCPStore
+
+from ...core.errors import ConfigError
+from . import shared_memory
+from .errors import RankLost
+from .tensor_group import DistributedGroup, SoloGroup, TensorGroup
+from .topology import Topology
+
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
+
+
+class Communicator:
+    """One rank's view of its group. Made by `join`, or by `alone` for a group of one."""
+
+    def __init__(self, place: Topology, group: TensorGroup, device: torch.device, store: Store | None) -> None:
+        self.place = place
+        self.device = device
+        self._group = group
+        self._store = store  # rank 0 serves it: it has to live as long as the group
+
+    @property
+    def transport(self) -> str:
+        """How the stage's slices are summed, for a person."""
+        return type(self._group).__name__
+
+    def all_reduce(self, x: Tensor) -> Tensor:
+        """Sums contiguous `x` over the slices of this stage, in place; the same bits on each. Raises RankLost."""
+        return self._group.all_reduce(x)
+
+    def gather(self, x: Tensor) -> Tensor | None:
+        """The slices' `x` side by side along the last dimension on tp rank 0; None on the others. Raises RankLost."""
+        return self._group.gather(x)
+
+    def send(self, x: Tensor) -> None:
+        """Gives `x` to the same slice of the next stage. Raises RankLost."""
+        try:
+            dist.send(x, self.place.rank + self.place.tp)
+        except RuntimeError as error:
+            raise RankLost(f"sending to rank {self.place.rank + self.place.tp}: {error}") from error
+
+    def receive(self, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
+        """Takes what the same slice of the stage before sent. Raises RankLost."""
+        x = torch.empty(shape, dtype=dtype, device=self.device)
+        try:
+            dist.recv(x, self.place.rank - self.place.tp)
+        except RuntimeError as error:
+            raise RankLost(f"receiving from rank {self.place.rank - self.place.tp}: {error}") from error
+        return x
+
+    def close(self) -> None:
+        """Leaves the group. The other ranks need not be alive."""
+        self._group.close()
+        if dist.is_initialized():
+            dist.destroy_process_group()
+        self._store = None
+
+
+def alone(device: str = "cpu") -> Communicator:
+    """The communicator of a group of one rank."""
+    return Communicator(Topology(), SoloGroup(), torch.device(device), None)
+
+
+def join(rank: int, tp: int, pp: int, device: str, rendezvous: str, timeout_s: float) -> Communicator:
+    """Joins the group of tp x pp ranks that meet at `rendezvous`, "tcp://HOST:PORT", where rank 0 listens.
+
+    Returns when all ranks are there. `timeout_s` bounds this and each later operation. With device "cuda" the current
+    device is the rank's own. Raises RankLost when the others do not come, ConfigError for an address that cannot be.
+    """
+    place = Topology(rank, tp, pp)
+    if place.world_size == 1:
+        return alone(device)
+    url = urlsplit(rendezvous)
+    if url.scheme != "tcp" or not url.hostname or not url.port:
+        raise ConfigError(f"rendezvous must be tcp://HOST:PORT, got {rendezvous!r}")
+    if url.hostname in LOOPBACK:
+        os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
+    timeout = timedelta(seconds=timeout_s)
+    try:
+        store = _meet(place, url.hostname, url.port, timeout)
+        where = torch.device(device, torch.cuda.current_device()) if device == "cuda" else torch.device(device)
+        dist.init_process_group(
+            "nccl" if device == "cuda" else "gloo",
+            store=PrefixStore("world", store),
+            rank=rank,
+            world_size=place.world_size,
+            timeout=timeout,
+            device_id=where if device == "cuda" else None,
+        )
+        return Communicator(place, _tensor_group(place, store, device, timeout_s), where, store)
+    except RuntimeError as error:  # torch's DistError is one
+        raise RankLost(f"rank {rank} could not join the group at {rendezvous}: {error}") from error
+
+
+def _meet(place: Topology, host: str, port: int, timeout: timedelta) -> Store:
+    """The store where ranks find each other. Rank 0 binds the very address: by itself torch would bind all of them."""
+    if place.rank != 0:
+        return TCPStore(host, port, place.world_size, False, timeout)
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind((host, port))
+        listener.listen(place.world_size * 2)
+    except OSError as error:
+        listener.close()
+        raise ConfigError(f"cannot listen on rendezvous {host}:{port}: {error}") from None
+    return TCPStore(
+        host, port, place.world_size, True, timeout, wait_for_workers=False, master_listen_fd=listener.detach()
+    )
+
+
+def _tensor_group(place: Topology, store: Store, device: str, timeout_s: float) -> TensorGroup:
+    if place.tp == 1:
+        return SoloGroup()
+    if device == "cpu" and shared_memory.supported():
+        name = f"stage-{place.pp_rank}"
+        return shared_memory.open_group(store, name, place.tp_rank, place.tp, timeout_s)
+    mine: dist.ProcessGroup | None = None
+    for stage in range(place.pp):  # every rank has to make every group, in the same order
+        ranks = Topology(stage * place.tp, place.tp, place.pp).tp_group()
+        group = dist.new_group(ranks, timeout=timedelta(seconds=timeout_s))
+        if stage == place.pp_rank:
+            mine = group
+    assert mine is not None, "each rank is in one stage"
+    return DistributedGroup(mine, place.tp_group()[0], place.tp, place.tp_rank)

@@ -1,0 +1,50 @@
+"""Gumbel noise for each (seed, position, token): a draw depends on these three and on nothing else."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from ...kernels.philox import philox
+
+SEQUENCE = 0  # one sequence a request for now; others of the same request will count up
+_LOW = 0xFFFFFFFF
+
+
+def gumbel(seeds: Tensor, positions: Tensor, token_ids: Tensor) -> Tensor:
+    """Standard Gumbel noise, float32.
+
+    seeds: [rows] int64 (the bits of a 64-bit seed), positions: [rows] int64 (place of the drawn token in its sequence),
+    token_ids: [rows or 1, candidates] int64. Returns [rows, candidates].
+
+    Each Philox block gives the noise of four neighbouring tokens: word id % 4 of block id // 4.
+    """
+    words = _blocks(seeds, positions, token_ids >> 2)
+    lane = token_ids & 3
+    drawn = torch.where(
+        lane < 2, torch.where(lane == 0, words[0], words[1]), torch.where(lane == 2, words[2], words[3])
+    )
+    return _to_gumbel(drawn)
+
+
+def gumbel_for_all(seeds: Tensor, positions: Tensor, vocab_size: int) -> Tensor:
+    """The same for every token of the vocabulary, in order, at a quarter of the work: [rows, vocab_size] float32."""
+    blocks = torch.arange(-(-vocab_size // 4), device=seeds.device).unsqueeze(0)
+    words = _blocks(seeds, positions, blocks)
+    return _to_gumbel(torch.stack(words, -1).flatten(1)[:, :vocab_size])
+
+
+def _blocks(seeds: Tensor, positions: Tensor, blocks: Tensor) -> tuple[Tensor, ...]:
+    key = ((seeds & _LOW).unsqueeze(-1), ((seeds >> 32) & _LOW).unsqueeze(-1))
+    sequence = torch.full((1, 1), SEQUENCE, device=seeds.device)
+    return philox((blocks, positions.unsqueeze(-1), sequence, torch.zeros_like(sequence)), key)
+
+
+def _to_gumbel(words: Tensor) -> Tensor:
+    """-log(-log(1 - u)) with u = (word + 1/2) / 2^32.
+
+    Big noise, which is what wins, comes from small u, where float32 is fine-grained; u is kept below 1, which it would
+    round up to.
+    """
+    uniform = words.to(torch.float32).add_(0.5).mul_(2.0**-32).clamp_(max=1.0 - 2.0**-24)
+    return uniform.neg_().log1p_().neg_().log_().neg_()
