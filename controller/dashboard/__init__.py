@@ -1,7 +1,8 @@
 """The operators' page: sources in `web/` (TypeScript), built by `build.py` into `static/`, served by the controller.
 
 The page reads `GET api/watch` (server-sent events, each a `WatchClusterResponse` as proto3 JSON) and changes things by
-`POST api/drain` and `POST api/scale`. All addresses are relative: serve `static/` at "/" or below any prefix that ends in "/".
+`POST api/drain` and `POST api/scale`. All addresses are relative: serve `static/` at "/" or below any prefix that ends
+in "/".
 """
 
 from __future__ import annotations

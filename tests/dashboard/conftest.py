@@ -1,0 +1,56 @@
+"""A real Chromium before the built page. Where there is none the tests fail with what to install, never skip."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+from playwright.async_api import Browser, async_playwright
+
+from headway.controller.dashboard.build import WEB_DIR, ensure_built
+from headway.tests.dashboard.opened import CHROMIUM_FLAGS, Open, Opened
+from headway.tests.dashboard.stream_server import StreamServer, serving
+
+
+@pytest.fixture(scope="session")
+def built_page() -> None:
+    ensure_built()
+
+
+@pytest.fixture
+async def browser() -> AsyncIterator[Browser]:
+    executable = shutil.which("chromium")
+    if executable is None:
+        pytest.fail("the dashboard is tested in a real browser: install it with `apt-get install chromium`")
+    async with async_playwright() as playwright:
+        started = await playwright.chromium.launch(executable_path=executable, args=CHROMIUM_FLAGS)
+        yield started
+        await started.close()
+
+
+@pytest.fixture
+async def server(built_page: None) -> AsyncIterator[StreamServer]:
+    async with serving(StreamServer()) as served:
+        yield served
+
+
+@pytest.fixture
+async def open_page(browser: Browser, server: StreamServer) -> Open:
+    """Opens the page at a width, colour scheme and path of the server."""
+
+    async def open_it(width: int = 1280, height: int = 900, scheme: str = "light", path: str = "") -> Opened:
+        context = await browser.new_context(viewport={"width": width, "height": height}, color_scheme=scheme)  # type: ignore[arg-type]
+        opened = Opened(await context.new_page(), server.url.rstrip("/"))
+        opened.listen()
+        await opened.page.goto(server.url + path)
+        return opened
+
+    return open_it
+
+
+@pytest.fixture
+def web_copy(tmp_path: Path) -> Path:
+    """The page's sources without what npm installed."""
+    return Path(shutil.copytree(WEB_DIR, tmp_path / "web", ignore=shutil.ignore_patterns("node_modules")))
