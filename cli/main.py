@@ -8,7 +8,6 @@ import sys
 
 import typer
 
-from ..core.errors import ConfigError, HeadwayError
 from . import commands
 
 app = typer.Typer(
@@ -26,8 +25,13 @@ def main() -> None:
     """Entry point: errors go to stderr with a non-zero exit code, and Ctrl-C ends with 130."""
     try:
         app()
-    except (HeadwayError, ConfigError, OSError) as error:
-        print(f"headway: {error}", file=sys.stderr)
-        raise SystemExit(1) from None
     except KeyboardInterrupt:
         raise SystemExit(130) from None
+    except Exception as error:
+        # Only now: the tree brings gRPC along, 0.2 s that --help need not wait.
+        from ..core.errors import ConfigError, HeadwayError
+
+        if not isinstance(error, (HeadwayError, ConfigError, OSError)):
+            raise
+        print(f"headway: {error}", file=sys.stderr)
+        raise SystemExit(1) from None

@@ -6,7 +6,7 @@ from ..core.sampling import SamplingParams
 from ..core.wire import sampling_from_proto
 from ..proto.headway.v1 import inference_pb2 as pb
 from ..proto.headway.v1 import sampling_pb2
-from .values import Delta, Finish, FinishReason, Generation, Model, Started, Tokens, Usage
+from .values import DefaultSampling, Delta, Finish, FinishReason, Generation, Model, Started, Tokens, Usage
 
 
 def finish_reason(value: int) -> FinishReason:
@@ -47,13 +47,16 @@ def read_usage(message: pb.Usage) -> Usage:
 
 
 def read_model(message: pb.Model) -> Model:
+    defaults = sampling_from_proto(message.default_sampling, SamplingParams())
     return Model(
         name=message.name,
         revision=message.revision,
         max_context_tokens=message.max_context_tokens,
         max_stop_strings=message.max_stop_strings,
         vocab_size=message.vocab_size,
-        default_sampling=sampling_from_proto(message.default_sampling, SamplingParams()),
+        default_sampling=DefaultSampling(
+            **{name: getattr(defaults, name) for name in DefaultSampling.__struct_fields__}
+        ),
         features=list(message.features),
         ready_replicas=message.ready_replicas,
     )

@@ -6,8 +6,6 @@ from enum import StrEnum
 
 import msgspec
 
-from ..core.sampling import SamplingParams
-
 
 class FinishReason(StrEnum):
     """Why a sequence ended."""
@@ -104,6 +102,18 @@ class Tokens(msgspec.Struct, frozen=True):
         return len(self.token_ids)
 
 
+class DefaultSampling(msgspec.Struct, frozen=True):
+    """What unset sampling options become; see `GenerateOptions`."""
+
+    temperature: float
+    top_p: float
+    top_k: int
+    min_p: float
+    presence_penalty: float
+    frequency_penalty: float
+    repetition_penalty: float
+
+
 class Model(msgspec.Struct, frozen=True):
     """A model that can be asked for. `max_context_tokens` covers prompt and output together."""
 
@@ -112,6 +122,6 @@ class Model(msgspec.Struct, frozen=True):
     max_context_tokens: int
     max_stop_strings: int
     vocab_size: int
-    default_sampling: SamplingParams
+    default_sampling: DefaultSampling
     features: list[str]
     ready_replicas: int

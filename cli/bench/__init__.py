@@ -1,0 +1,1 @@
+"""The load generator behind `headway bench`: workload, load, measures, report."""

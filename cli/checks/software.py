@@ -1,0 +1,85 @@
+"""Python, the packages, torch and its devices, and the programs that only some features need."""
+
+from __future__ import annotations
+
+import platform
+import shutil
+import sys
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from .finding import Finding, fail, ok, warn
+
+if TYPE_CHECKING:
+    from packaging.requirements import Requirement
+
+LEAST_PYTHON = (3, 11)
+
+
+def python() -> Finding:
+    """The interpreter's version."""
+    version = platform.python_version()
+    if sys.version_info < LEAST_PYTHON:
+        wanted = ".".join(map(str, LEAST_PYTHON))
+        return fail("python", version, f"Install Python {wanted} or newer and make the environment with it.")
+    return ok("python", f"{version} at {sys.executable}")
+
+
+def packages() -> Finding:
+    """Every dependency that the installed package asks for, in a version that it accepts."""
+    from packaging.requirements import Requirement
+
+    try:
+        wanted = [Requirement(line) for line in metadata.requires("headway") or []]
+    except metadata.PackageNotFoundError:
+        return warn("packages", "headway runs from its sources, uninstalled", "Install it: pip install -e .")
+    needed = [item for item in wanted if item.marker is None or item.marker.evaluate({"extra": ""})]
+    problems = [problem for item in needed if (problem := _problem(item))]
+    if problems:
+        return fail("packages", "; ".join(problems), "Install them: pip install --upgrade headway")
+    return ok("packages", f"headway {metadata.version('headway')} and its {len(needed)} dependencies")
+
+
+def _problem(needed: Requirement) -> str:
+    try:
+        version = metadata.version(needed.name)
+    except metadata.PackageNotFoundError:
+        return f"{needed.name} is missing"
+    accepted = needed.specifier.contains(version, prereleases=True)
+    return "" if accepted else f"{needed.name} is {version} and must be {needed.specifier}"
+
+
+def torch_devices() -> Finding:
+    """torch's build, and the devices that it can use."""
+    try:
+        import torch
+    except (ImportError, OSError) as error:
+        return fail("torch", f"cannot be imported: {error}", "Install it again: pip install --force-reinstall torch")
+    build = f"torch {torch.__version__}"
+    if torch.cuda.is_available():
+        devices = [torch.cuda.get_device_properties(index) for index in range(torch.cuda.device_count())]
+        names = ", ".join(f"{device.name} ({device.total_memory / 2**30:.0f} GiB)" for device in devices)
+        return ok("torch", f"{build}, CUDA {torch.version.cuda}: {names}")
+    if Path("/dev/nvidia0").exists():
+        cause = "its build is for CPU" if torch.version.cuda is None else "the driver does not suit its CUDA"
+        return warn("torch", f"{build} sees no GPU, though there is one: {cause}", "Install a CUDA build of torch.")
+    return ok("torch", f"{build}, no GPU: worker groups run on CPU over gloo")
+
+
+def redis_server() -> Finding:
+    """Optional: clusters keep their state in Redis, the embedded one in memory."""
+    return _program("redis", ("redis-server",), "state of clusters", "apt-get install redis-server")
+
+
+def browser() -> Finding:
+    """Optional: only tests of the dashboard drive one."""
+    names = ("chromium", "chromium-browser", "google-chrome")
+    return _program("browser", names, "tests of the dashboard", "apt-get install chromium")
+
+
+def _program(name: str, commands: tuple[str, ...], purpose: str, install: str) -> Finding:
+    for command in commands:
+        if path := shutil.which(command):
+            return ok(name, path)
+    return warn(name, f"no {commands[0]}; needed only for {purpose}", f"If you need it: {install}")
