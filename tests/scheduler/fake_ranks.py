@@ -1,0 +1,73 @@
+"""A stand-in for the ranks that applies step plans literally and checks what the plan's contract promises.
+
+Each slot of each page remembers the whole prefix that its KV was computed from, so a page shared wrongly, reused too
+early or missing is seen the moment a row attends to it.
+"""
+
+from __future__ import annotations
+
+import xxhash
+
+from headway.worker.plan import StepPlan, StepResult
+
+PAGE_SIZE = 4
+
+
+def prefix_digest(salt: bytes, tokens: list[int]) -> list[int]:
+    """Digest of each prefix of `tokens`, the first of one token."""
+    digests, digest = [], xxhash.xxh64(salt)
+    for token in tokens:
+        digest.update(token.to_bytes(4, "little"))
+        digests.append(digest.intdigest())
+    return digests
+
+
+def next_token(prefix: int, vocabulary: int) -> int:
+    """The token source: a function of the prefix alone, as a model is."""
+    return (prefix >> 7) % vocabulary
+
+
+class _Row:
+    def __init__(self, tokens: list[int], salt: bytes, pages: list[int], computed: int) -> None:
+        self.tokens, self.salt, self.pages, self.computed = tokens, salt, pages, computed
+
+
+class FakeRanks:
+    """`salts` tells which requests may share: the seed of their sampling parameters stands for the cache root."""
+
+    def __init__(self, total_pages: int, vocabulary: int) -> None:
+        self.slots: list[int | None] = [None] * (total_pages * PAGE_SIZE)
+        self.rows: dict[int, _Row] = {}
+        self.vocabulary = vocabulary
+
+    def step(self, plan: StepPlan) -> StepResult:
+        for row in plan.freed:
+            del self.rows[row]
+        for added in plan.added:
+            assert added.row not in self.rows
+            tokens = [int.from_bytes(added.tokens[at : at + 4], "little") for at in range(0, len(added.tokens), 4)]
+            salt = added.sampling.seed.to_bytes(8, "little")
+            self.rows[added.row] = _Row(tokens, salt, list(added.pages), added.computed)
+        for row, token in plan.appended:
+            self.rows[row].tokens.append(token)
+        written: set[int] = set()
+        sampled = []
+        for work in plan.work:
+            row = self.rows[work.row]
+            row.pages += work.new_pages
+            assert work.computed == row.computed and work.count > 0
+            end = row.computed + work.count
+            assert end <= len(row.tokens) and work.sample == (end == len(row.tokens))
+            digests = prefix_digest(row.salt, row.tokens[:end])
+            for position in range(end):
+                slot = row.pages[position // PAGE_SIZE] * PAGE_SIZE + position % PAGE_SIZE
+                if position < row.computed:
+                    assert self.slots[slot] == digests[position], "a row attends to KV that is not of its prefix"
+                else:
+                    assert slot not in written, "two rows write one slot in one step"
+                    written.add(slot)
+                    self.slots[slot] = digests[position]
+            row.computed = end
+            if work.sample:
+                sampled.append(next_token(digests[-1], self.vocabulary))
+        return StepResult(plan.step, sampled)

@@ -1,0 +1,161 @@
+"""Over thousands of random submits, aborts, steps and preemptions: no page leaks or is shared wrongly, every request
+ends exactly once with the tokens that the model gives it alone, and the KV events replay to the index."""
+
+from __future__ import annotations
+
+from array import array
+
+import hypothesis.strategies as st
+from fake_ranks import PAGE_SIZE, FakeRanks, next_token, prefix_digest
+from hypothesis import HealthCheck, settings
+from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
+
+from headway.core.blocks import BlockKey, root_key
+from headway.core.errors import Overloaded
+from headway.core.sampling import SamplingParams
+from headway.proto.headway.v1.sampling_pb2 import FINISH_REASON_UNSPECIFIED
+from headway.worker.pages import KvOp, PagePool
+from headway.worker.scheduler import Limits, Request, Scheduler
+
+TOTAL_PAGES = 12
+VOCABULARY = 50
+LIMITS = Limits(
+    page_size=PAGE_SIZE,
+    total_pages=TOTAL_PAGES,
+    max_context_tokens=TOTAL_PAGES * PAGE_SIZE,
+    max_sequences=4,
+    token_budget=9,
+    max_waiting=5,
+    vocab_size=VOCABULARY,
+)
+EOS = 7
+
+
+def expected_output(tokens: list[int], salt: bytes, max_new: int) -> list[int]:
+    """What the request must get whatever else runs."""
+    known, output = list(tokens), []
+    while len(output) < max_new:
+        token = next_token(prefix_digest(salt, known)[-1], VOCABULARY)
+        known.append(token)
+        output.append(token)
+        if token == EOS or len(known) == LIMITS.max_context_tokens:
+            break
+    return output
+
+
+class Machine(RuleBasedStateMachine):
+    def __init__(self) -> None:
+        super().__init__()
+        self.pool = PagePool(TOTAL_PAGES, PAGE_SIZE)
+        self.scheduler = Scheduler(LIMITS, self.pool)
+        self.ranks = FakeRanks(TOTAL_PAGES, VOCABULARY)
+        self.live: list[Request] = []
+        self.wanted: dict[Request, list[int]] = {}
+        self.got: dict[Request, list[int]] = {}
+        self.replayed: set[BlockKey] = set()
+        self.ids = 0
+
+    @rule(
+        family=st.integers(0, 2),
+        length=st.sampled_from([1, 3, 7, 9, 11, 15, 22, 30]),
+        tail=st.integers(0, 1),
+        max_new=st.integers(1, 18),
+        root=st.integers(0, 1),
+        bypass=st.booleans(),
+    )
+    def submit(self, family: int, length: int, tail: int, max_new: int, root: int, bypass: bool) -> None:
+        tokens = [(family * 11 + at) % VOCABULARY for at in range(length)] + [40 + tail]
+        salt = root.to_bytes(8, "little")
+        self.ids += 1
+        request = Request(
+            session=0,
+            id=self.ids,
+            tokens=array("I", tokens),
+            prompt_tokens=len(tokens),
+            max_new_tokens=min(max_new, LIMITS.max_context_tokens - len(tokens)),
+            sampling=SamplingParams(seed=root),
+            root=root_key("revision", tenant_salt=str(root)),
+            page_size=PAGE_SIZE,
+            eos_token_ids=[EOS],
+            cache_bypass=bypass,
+        )
+        try:
+            self.scheduler.submit(request)
+        except Overloaded:
+            assert self.scheduler.waiting >= LIMITS.max_waiting
+            return
+        self.live.append(request)
+        self.wanted[request] = expected_output(tokens, salt, request.max_new_tokens)
+        self.got[request] = []
+
+    @rule(which=st.integers(0, 100))
+    def abort(self, which: int) -> None:
+        if self.live:
+            request = self.live.pop(which % len(self.live))
+            self.scheduler.abort(request)
+            assert self.got[request] == self.wanted[request][: len(self.got[request])]
+
+    @rule()
+    def clear(self) -> None:
+        self.pool.clear()
+
+    @rule(steps=st.integers(1, 6))
+    def step(self, steps: int) -> None:
+        for _ in range(steps):
+            self.one_step()
+
+    def one_step(self) -> None:
+        plan = self.scheduler.schedule()
+        assert plan.total_tokens <= LIMITS.token_budget
+        assert bool(plan.work) == bool(self.live), "work to do, and no progress"
+        for outcome in self.scheduler.update(self.ranks.step(plan)):
+            self.got[outcome.request] += outcome.token_ids
+            if outcome.finish != FINISH_REASON_UNSPECIFIED:
+                self.live.remove(outcome.request)  # raises when it ended before
+                assert self.got[outcome.request] == self.wanted[outcome.request]
+
+    @invariant()
+    def pages_add_up(self) -> None:
+        held: dict[int, int] = {}
+        for request in self.live:
+            for page in request.pages:
+                held[page] = held.get(page, 0) + 1
+        assert [held.get(page, 0) for page in range(TOTAL_PAGES)] == self.pool._references
+        blank, cached = set(self.pool._blank), set(self.pool._cached)
+        assert len(blank) == len(self.pool._blank) and not blank & cached
+        assert blank | cached | set(held) == set(range(TOTAL_PAGES))
+        assert self.pool.used_pages == len(held)
+        assert all(self.pool._entries[page] is not None for page in cached)
+
+    @invariant()
+    def index_and_events_agree(self) -> None:
+        for change in self.pool.events.drain():
+            if change.op is KvOp.CLEARED:
+                self.replayed.clear()
+            elif change.op is KvOp.STORED:
+                assert not self.replayed & set(change.keys)
+                self.replayed |= set(change.keys)
+            else:
+                assert self.replayed >= set(change.keys)
+                self.replayed -= set(change.keys)
+        assert self.replayed == set(self.pool.keys())
+
+    @invariant()
+    def uncached_tokens_add_up(self) -> None:
+        assert self.scheduler.uncached_tokens == sum(request.uncached for request in self.live)
+
+    def teardown(self) -> None:
+        steps = 0
+        while self.live:
+            self.one_step()
+            steps += 1
+            assert steps < 2000, "requests do not end"
+        self.pages_add_up()
+        self.index_and_events_agree()
+        assert self.pool.used_pages == 0 and self.scheduler.uncached_tokens == 0
+
+
+TestPageAccounting = Machine.TestCase
+TestPageAccounting.settings = settings(
+    max_examples=120, stateful_step_count=60, deadline=None, suppress_health_check=list(HealthCheck)
+)

@@ -1,0 +1,6 @@
+"""KV pages: who holds which, which hold a prefix that can be reused, and what routers are told of it."""
+
+from .events import KvChange, KvEvents, KvOp
+from .pool import PagePool
+
+__all__ = ["KvChange", "KvEvents", "KvOp", "PagePool"]

@@ -1,0 +1,140 @@
+"""The page pool: reference counts, the index of prefixes that can be reused, and the order in which they give way.
+
+A page is in exactly one of three places:
+
+    blank    nobody holds it and it holds nothing of use
+    held     one or more sequences hold it (its reference count)
+    cached   nobody holds it, but its KV is indexed and can be hit; the longest unused is taken first
+
+A held page may be indexed too: others may share it as soon as its KV is computed, which is when `store` is called.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+from ...core.blocks import BlockKey
+from .events import KvEvents
+
+
+class _Entry(NamedTuple):
+    """What an indexed page holds. Parent and token ids are compared on a hit: a key alone proves nothing."""
+
+    key: BlockKey
+    parent: BlockKey
+    tokens: bytes
+
+
+class PagePool:
+    """Pages 0 to total_pages - 1 of `page_size` tokens each. Not thread-safe: the engine's loop owns it."""
+
+    def __init__(self, total_pages: int, page_size: int) -> None:
+        self.total_pages = total_pages
+        self.page_size = page_size
+        self.events = KvEvents()
+        self._references = [0] * total_pages
+        self._blank = list(range(total_pages - 1, -1, -1))
+        self._cached: OrderedDict[int, None] = OrderedDict()
+        self._entries: list[_Entry | None] = [None] * total_pages
+        self._index: dict[BlockKey, int] = {}
+
+    @property
+    def free_pages(self) -> int:
+        """Pages that `take` can give: blank ones and cached ones."""
+        return len(self._blank) + len(self._cached)
+
+    @property
+    def cached_pages(self) -> int:
+        return len(self._cached)
+
+    @property
+    def used_pages(self) -> int:
+        return self.total_pages - self.free_pages
+
+    def pages_for(self, tokens: int) -> int:
+        """Pages that `tokens` tokens fill, the last perhaps in part."""
+        return -(-tokens // self.page_size)
+
+    def match(self, root: BlockKey, keys: Sequence[BlockKey], tokens: bytes, limit: int) -> list[int]:
+        """Pages that hold the longest indexed prefix, at most `limit` of them. They are not held yet: see `share`.
+
+        `keys` are the chained keys of the full pages of `tokens` (little-endian u32).
+        """
+        width = self.page_size * 4
+        pages: list[int] = []
+        parent = root
+        for position, key in enumerate(keys[:limit]):
+            page = self._index.get(key)
+            if page is None:
+                break
+            entry = self._entries[page]
+            assert entry is not None
+            if entry.parent != parent or entry.tokens != tokens[position * width : (position + 1) * width]:
+                break
+            pages.append(page)
+            parent = key
+        return pages
+
+    def take(self, count: int) -> list[int]:
+        """`count` pages for one holder, blank ones first, then the longest unused cached ones. Raises MemoryError."""
+        if count > self.free_pages:
+            raise MemoryError(f"{count} pages asked for, {self.free_pages} free")
+        pages = [self._blank.pop() if self._blank else self._evict() for _ in range(count)]
+        for page in pages:
+            self._references[page] = 1
+        return pages
+
+    def share(self, pages: Iterable[int]) -> None:
+        """One more holder for each page; cached ones become held."""
+        for page in pages:
+            if self._references[page] == 0:
+                del self._cached[page]
+            self._references[page] += 1
+
+    def release(self, pages: Sequence[int]) -> None:
+        """One holder fewer for each page. Give a sequence's pages in order: its tail then gives way before its head."""
+        for page in reversed(pages):
+            assert self._references[page] > 0, f"page {page} released more often than held"
+            self._references[page] -= 1
+            if self._references[page] == 0:
+                if self._entries[page] is None:
+                    self._blank.append(page)
+                else:
+                    self._cached[page] = None
+
+    def store(self, page: int, key: BlockKey, parent: BlockKey, tokens: bytes) -> None:
+        """Indexes a held page whose KV is computed. A second page with the same key stays out: the first one counts."""
+        assert self._references[page] > 0 and self._entries[page] is None
+        if key in self._index:
+            return
+        self._index[key] = page
+        self._entries[page] = _Entry(key, parent, tokens)
+        self.events.stored(key)
+
+    def clear(self) -> None:
+        """Forgets every prefix. Held pages stay with their holders, unindexed."""
+        for page in self._index.values():
+            self._entries[page] = None
+        self._index.clear()
+        self._blank.extend(self._cached)
+        self._cached.clear()
+        self.events.cleared()
+
+    def has(self, key: BlockKey) -> bool:
+        """Whether a page with this key is indexed."""
+        return key in self._index
+
+    def keys(self) -> list[BlockKey]:
+        """Keys of all pages that can be hit."""
+        return list(self._index)
+
+    def _evict(self) -> int:
+        page, _ = self._cached.popitem(last=False)
+        entry = self._entries[page]
+        assert entry is not None
+        del self._index[entry.key]
+        self._entries[page] = None
+        self.events.removed(entry.key)
+        return page

@@ -1,0 +1,13 @@
+"""Who computes what in the next step.
+
+There is no prefill phase and no decode phase: every request has `computed` tokens catching up with its known tokens,
+and each step spends one token budget on that, first come, first served. Chunked prefill, prefix hits and preemption by
+recomputation are all the same arithmetic.
+"""
+
+from .limits import Limits
+from .outcome import Outcome
+from .request import Request
+from .scheduler import Scheduler
+
+__all__ = ["Limits", "Outcome", "Request", "Scheduler"]

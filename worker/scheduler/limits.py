@@ -1,0 +1,34 @@
+"""What this engine can hold at all, and the refusal of what it never could."""
+
+from __future__ import annotations
+
+import msgspec
+
+from ...core.errors import ContextTooLong
+
+
+class Limits(msgspec.Struct, frozen=True, kw_only=True):
+    """Bounds of one engine. `max_context_tokens` never exceeds what all pages together hold."""
+
+    page_size: int
+    total_pages: int
+    max_context_tokens: int
+    max_sequences: int
+    token_budget: int
+    max_waiting: int
+    vocab_size: int
+
+    @property
+    def watermark(self) -> int:
+        """Pages that admission leaves free while others run, so that a newcomer does not force a preemption at once."""
+        return max(1, self.total_pages // 100)
+
+    def check_fits(self, prompt_tokens: int, max_new_tokens: int) -> None:
+        """Raises ContextTooLong for a request that could never finish here."""
+        wanted = prompt_tokens + max_new_tokens
+        if wanted > self.max_context_tokens:
+            raise ContextTooLong(
+                f"max_new_tokens: {prompt_tokens} prompt tokens and {max_new_tokens} new ones are {wanted}, more than "
+                f"the {self.max_context_tokens} that fit ({self.total_pages} pages of {self.page_size} tokens)",
+                field="max_new_tokens",
+            )

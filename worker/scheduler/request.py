@@ -1,0 +1,104 @@
+"""One request, as the scheduler sees it."""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Collection
+
+from ...core.blocks import BlockKey, chain_keys
+from ...core.sampling import SamplingParams
+
+NO_ROW = -1
+
+
+class Request:
+    """A sequence of known tokens, of which the KV of the first `computed` lies in `pages`.
+
+    `tokens` are prompt, then output (delivered elsewhere or generated here). `keys` are the chained keys of its full
+    pages, `committed` of which have been offered to the index. A request without a row waits.
+    """
+
+    __slots__ = (
+        "cache_bypass",
+        "cached_tokens",
+        "committed",
+        "computed",
+        "eos_token_ids",
+        "first_output_sent",
+        "id",
+        "keys",
+        "max_new_tokens",
+        "pages",
+        "preemptions",
+        "prefill_end",
+        "prompt_tokens",
+        "root",
+        "row",
+        "sampling",
+        "session",
+        "stop_token_ids",
+        "tokens",
+        "uncached",
+    )
+
+    def __init__(
+        self,
+        *,
+        session: int,
+        id: int,
+        tokens: array[int],
+        prompt_tokens: int,
+        max_new_tokens: int,
+        sampling: SamplingParams,
+        root: BlockKey,
+        page_size: int,
+        eos_token_ids: Collection[int] = (),
+        stop_token_ids: Collection[int] = (),
+        cache_bypass: bool = False,
+    ) -> None:
+        assert tokens.itemsize == 4, "token ids travel as u32"
+        self.session = session
+        self.id = id
+        self.tokens = tokens
+        self.prompt_tokens = prompt_tokens
+        self.max_new_tokens = max_new_tokens
+        self.sampling = sampling
+        self.root = root
+        self.keys = chain_keys(root, tokens, page_size)
+        self.eos_token_ids = frozenset(eos_token_ids)
+        self.stop_token_ids = frozenset(stop_token_ids)
+        self.cache_bypass = cache_bypass
+        self.row = NO_ROW
+        self.pages: list[int] = []
+        self.computed = 0
+        self.committed = 0
+        self.preemptions = 0
+        self.cached_tokens: int | None = None
+        self.first_output_sent = False
+        self.prefill_end = len(tokens)
+        self.uncached = 0
+
+    @property
+    def output_tokens(self) -> int:
+        """Output tokens so far, those delivered elsewhere included."""
+        return len(self.tokens) - self.prompt_tokens
+
+    @property
+    def remaining(self) -> int:
+        """Known tokens whose KV is not computed. One for a request that decodes."""
+        return len(self.tokens) - self.computed
+
+    def page_tokens(self, page: int, page_size: int) -> bytes:
+        """Token ids of the request's page number `page`, as little-endian u32."""
+        return self.tokens[page * page_size : (page + 1) * page_size].tobytes()
+
+    def key(self, page: int, page_size: int) -> BlockKey:
+        """Key of its full page number `page`; those of generated tokens are chained on as they fill."""
+        while len(self.keys) <= page:
+            at = len(self.keys)
+            self.keys += chain_keys(self.parent(at), self.tokens[at * page_size : (at + 1) * page_size], page_size)
+        return self.keys[page]
+
+    def parent(self, page: int) -> BlockKey:
+        """Key that the key of page number `page` is chained to."""
+        return self.keys[page - 1] if page else self.root

@@ -1,0 +1,228 @@
+"""The scheduler: admission, the token budget, preemption, and what a step's result means.
+
+Requests are served in order of arrival and never overtake. `_running` is in that order, everything in `_waiting` came
+later than everything running, and the victim of a preemption is the latest that runs: so both orders hold for ever,
+and the oldest request always makes progress.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+
+from ...core.errors import Overloaded
+from ...proto.headway.v1.sampling_pb2 import FINISH_REASON_UNSPECIFIED
+from ..pages import PagePool
+from ..plan import RowAdded, StepPlan, StepResult
+from .limits import Limits
+from .outcome import Outcome, take_token
+from .request import NO_ROW, Request
+from .rows import Rows
+from .shares import Shares
+
+
+class Scheduler:
+    """Turns requests into step plans and step results into outcomes. One plan is out at a time."""
+
+    def __init__(self, limits: Limits, pool: PagePool) -> None:
+        self.limits = limits
+        self.pool = pool
+        self.preemptions = 0
+        self.cached_tokens = 0
+        self.uncached_tokens = 0
+        self._waiting: deque[Request] = deque()
+        self._running: list[Request] = []
+        self._rows = Rows(limits.max_sequences)
+        self._step = 0
+        self._out: Shares | None = None
+        self._blocked_at: tuple[Request, int] | None = None
+
+    @property
+    def running(self) -> int:
+        return len(self._running)
+
+    @property
+    def waiting(self) -> int:
+        return len(self._waiting)
+
+    @property
+    def busy(self) -> bool:
+        return bool(self._running or self._waiting)
+
+    def submit(self, request: Request) -> None:
+        """Queues the request. Raises Overloaded when the queue is full, ContextTooLong when it could never fit."""
+        self.limits.check_fits(request.prompt_tokens, request.max_new_tokens)
+        if len(self._waiting) >= self.limits.max_waiting:
+            raise Overloaded(
+                f"{len(self._waiting)} requests wait already, and max_waiting is {self.limits.max_waiting}"
+            )
+        self._waiting.append(request)
+        hits = len(self._hits(request)) * self.pool.page_size
+        self._set_uncached(request, len(request.tokens) - hits)
+
+    def abort(self, request: Request) -> None:
+        """Takes a live request out, whatever its state; its pages are free at once."""
+        assert self._out is None, "a plan is out"
+        if request.row == NO_ROW:
+            self._waiting.remove(request)
+            self._set_uncached(request, 0)
+        else:
+            self._retire(request)
+
+    def schedule(self) -> StepPlan:
+        """The next plan. Without work to do it carries only what the ranks have not been told yet: a ping."""
+        assert self._out is None, "a plan is out"
+        shares = Shares(self.limits.token_budget)
+        self._serve(shares, decoding=True)
+        self._serve(shares, decoding=False)
+        added = self._admit(shares)
+        freed, appended = self._rows.drain()
+        self._out = shares
+        self._step += 1
+        return StepPlan(self._step, freed, added, appended, shares.work())
+
+    def update(self, result: StepResult) -> list[Outcome]:
+        """Takes the result of the plan that is out."""
+        shares, self._out = self._out, None
+        assert shares is not None, "no plan is out"
+        if result.step != self._step or len(result.token_ids) != shares.samples():
+            raise RuntimeError(
+                f"step {self._step} with {shares.samples()} samples got the result of step {result.step} "
+                f"with {len(result.token_ids)} tokens"
+            )
+        sampled = iter(result.token_ids)
+        outcomes = []
+        for request, share in shares.items():
+            request.computed += share.count
+            self._set_uncached(request, max(0, request.prefill_end - request.computed))
+            self._commit(request)
+            if share.sample:
+                outcomes.append(self._take(request, next(sampled)))
+        return outcomes
+
+    def _take(self, request: Request, token: int) -> Outcome:
+        outcome = take_token(request, token, self.limits.max_context_tokens)
+        if outcome.finish == FINISH_REASON_UNSPECIFIED:
+            self._rows.append(request.row, token)
+        else:
+            self._retire(request)
+        return outcome
+
+    def _serve(self, shares: Shares, *, decoding: bool) -> None:
+        """Gives running requests their tokens: one each to those that decode, or what is left to those that do not."""
+        for request in tuple(self._running):
+            if request.row == NO_ROW or (request.remaining == 1) is not decoding or not shares.budget:
+                continue
+            count = min(request.remaining, shares.budget)
+            room = len(request.pages) * self.pool.page_size - request.computed
+            while room == 0 and not self.pool.free_pages and request.row != NO_ROW:
+                self._preempt(self._running[-1], shares)
+            if request.row == NO_ROW:
+                continue
+            count = min(count, room + self.pool.free_pages * self.pool.page_size)
+            shares.give(request, count, self._grow(request, count))
+
+    def _admit(self, shares: Shares) -> list[RowAdded]:
+        """Takes waiting requests into the batch, in order, as long as budget, rows and pages last."""
+        added = []
+        while self._waiting and shares.budget and self._rows.available:
+            request = self._waiting[0]
+            spare = self.limits.watermark if self._running else 0
+            available = self.pool.free_pages - self._promised_pages() - spare
+            if self._blocked(request, available):
+                break
+            hits = self._hits(request)
+            self.pool.share(hits)
+            missing = self.pool.pages_for(len(request.tokens)) - len(hits)
+            if missing + spare > self.pool.free_pages - self._promised_pages():
+                self.pool.release(hits)
+                self._blocked_at = (request, available)
+                break
+            self._blocked_at = None
+            self._waiting.popleft()
+            self._enter(request, hits)
+            added.append(
+                RowAdded(
+                    request.row,
+                    request.tokens.tobytes(),
+                    request.prompt_tokens,
+                    request.computed,
+                    hits,
+                    request.sampling,
+                )
+            )
+            count = min(request.remaining, shares.budget)
+            shares.give(request, count, self._grow(request, count))
+        return added
+
+    def _blocked(self, request: Request, available: int) -> bool:
+        """Whether it did not fit before and no page has come free since: its prefix is then not walked again."""
+        return (
+            bool(self._running)
+            and self._blocked_at is not None
+            and self._blocked_at[0] is request
+            and available <= self._blocked_at[1]
+        )
+
+    def _enter(self, request: Request, hits: list[int]) -> None:
+        request.row = self._rows.take()
+        request.pages = list(hits)
+        request.computed = len(hits) * self.pool.page_size
+        request.committed = len(hits)
+        request.prefill_end = len(request.tokens)
+        if request.cached_tokens is None:
+            request.cached_tokens = min(request.computed, request.prompt_tokens)
+            self.cached_tokens += request.cached_tokens
+        self._running.append(request)
+        self._set_uncached(request, request.remaining)
+
+    def _hits(self, request: Request) -> list[int]:
+        """Cached pages of its prefix. The last known token is always computed: its logits are what is sampled from."""
+        if request.cache_bypass:
+            return []
+        limit = (len(request.tokens) - 1) // self.pool.page_size
+        if not limit or not self.pool.has(request.keys[0]):
+            return []
+        return self.pool.match(request.root, request.keys, request.tokens.tobytes(), limit)
+
+    def _promised_pages(self) -> int:
+        """Pages that running requests still need for tokens they already have."""
+        return sum(self.pool.pages_for(len(request.tokens)) - len(request.pages) for request in self._running)
+
+    def _grow(self, request: Request, count: int) -> list[int]:
+        """Pages for `count` more tokens; the caller has made sure that they are there."""
+        new_pages = self.pool.take(max(0, self.pool.pages_for(request.computed + count) - len(request.pages)))
+        request.pages += new_pages
+        return new_pages
+
+    def _commit(self, request: Request) -> None:
+        """Offers pages whose KV is now complete to the index."""
+        size = self.pool.page_size
+        for page in range(request.committed, request.computed // size):
+            self.pool.store(
+                request.pages[page], request.key(page, size), request.parent(page), request.page_tokens(page, size)
+            )
+            request.committed = page + 1
+
+    def _preempt(self, victim: Request, shares: Shares) -> None:
+        """Sends a running request back to the head of the queue; it keeps its tokens and computes their KV again."""
+        # Only the latest running request can be short of more than one token: it got what all others had left. So the
+        # victim, which is later than whoever needs its pages, has not been served in this step.
+        assert victim not in shares
+        self._retire(victim)
+        victim.preemptions += 1
+        self.preemptions += 1
+        self._waiting.appendleft(victim)
+        self._set_uncached(victim, len(victim.tokens))
+
+    def _retire(self, request: Request) -> None:
+        self._running.remove(request)
+        self._rows.free(request.row)
+        self.pool.release(request.pages)
+        request.row = NO_ROW
+        request.pages = []
+        request.computed = request.committed = 0
+        self._set_uncached(request, 0)
+
+    def _set_uncached(self, request: Request, tokens: int) -> None:
+        self.uncached_tokens += tokens - request.uncached
+        request.uncached = tokens

@@ -1,0 +1,45 @@
+"""How one step's token budget is spent."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from ..plan import RowWork
+from .request import Request
+
+
+class Share(NamedTuple):
+    """Tokens of one request in this step, and the pages it took for them."""
+
+    count: int
+    new_pages: list[int]
+    sample: bool
+
+
+class Shares:
+    """The step's work in plan order, with what is left of the budget."""
+
+    def __init__(self, budget: int) -> None:
+        self.budget = budget
+        self._shares: dict[Request, Share] = {}
+
+    def give(self, request: Request, count: int, new_pages: list[int]) -> None:
+        assert 0 < count <= min(self.budget, request.remaining)
+        self.budget -= count
+        self._shares[request] = Share(count, new_pages, sample=count == request.remaining)
+
+    def __contains__(self, request: Request) -> bool:
+        return request in self._shares
+
+    def items(self) -> Iterator[tuple[Request, Share]]:
+        return iter(self._shares.items())
+
+    def samples(self) -> int:
+        return sum(share.sample for share in self._shares.values())
+
+    def work(self) -> list[RowWork]:
+        return [
+            RowWork(request.row, request.computed, share.count, share.sample, share.new_pages)
+            for request, share in self._shares.items()
+        ]
