@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from headway.proto.headway.v1 import admin_pb2, engine_pb2
 
 READY = admin_pb2.REPLICA_STATE_READY
@@ -67,7 +69,7 @@ def small() -> admin_pb2.WatchClusterResponse:
 
 def busy() -> admin_pb2.WatchClusterResponse:
     """Every state at once, two models, pipeline stages, two routers."""
-    wide = {"model": "code-70b", "tensor_parallel": 4, "pipeline_parallel": 2}
+    wide: dict[str, Any] = {"model": "code-70b", "tensor_parallel": 4, "pipeline_parallel": 2}
     nodes = ["node-b"] * 4 + ["node-c"] * 4
     return admin_pb2.WatchClusterResponse(
         version=18_231,
