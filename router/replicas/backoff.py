@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+from contextlib import suppress
 
 
 class Backoff:
@@ -26,9 +27,8 @@ class Backoff:
     async def wait(self) -> None:
         delay = self._next * random.uniform(0.7, 1.3)
         self._next = min(self._limit, self._next * 2)
-        try:
-            await asyncio.wait_for(self._poked.wait(), delay)
-        except TimeoutError:
-            pass
-        finally:
-            self._poked.clear()
+        # Not asyncio.wait_for: before Python 3.12 it can swallow a cancellation that comes with the result.
+        with suppress(TimeoutError):
+            async with asyncio.timeout(delay):
+                await self._poked.wait()
+        self._poked.clear()

@@ -82,6 +82,7 @@ class Session:
         self._backoff = Backoff()
         self._sinks: dict[int, OutputSink] = {}
         self._last_why = ""
+        self._closed = False
         self._commands: asyncio.Queue[engine_pb2.SessionRequest] = asyncio.Queue()
         self._task = asyncio.create_task(self._run(), name=f"session {replica.replica_id}")
 
@@ -111,9 +112,10 @@ class Session:
 
     async def close(self) -> None:
         """Ends the session; requests on it are lost."""
-        self._task.cancel()
-        with suppress(asyncio.CancelledError):
-            await self._task
+        self._closed = True
+        while not self._task.done():  # a library on the way may swallow a cancellation; none swallows two
+            self._task.cancel()
+            await asyncio.wait([self._task], timeout=1.0)
         self._drop("the session was closed")
 
     async def _run(self) -> None:
@@ -121,7 +123,7 @@ class Session:
         options = (*CHANNEL_OPTIONS, ("grpc.use_local_subchannel_pool", 1))
         async with grpc.aio.insecure_channel(self.replica.endpoint, options=options) as channel:
             stub = EngineServiceStub(channel)
-            while True:
+            while not self._closed:
                 why = "the stream ended"
                 try:
                     await self._connect(stub)

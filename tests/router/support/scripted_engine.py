@@ -86,6 +86,10 @@ class ScriptedEngine(EngineServiceServicer):
         return f"127.0.0.1:{self.port}"
 
     @property
+    def dead(self) -> bool:
+        return self._server is None
+
+    @property
     def running(self) -> int:
         return sum(len(stream.rows) for stream in self._streams)
 
