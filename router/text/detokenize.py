@@ -66,6 +66,7 @@ class WindowDetokenizer:
 
     # A character has at most four bytes, so that four tokens of an incomplete one are not incomplete but invalid.
     MAX_HELD = 4
+    WIDEST = 16
 
     def __init__(self, tokenizer: Tokenizer, skip: frozenset[int], context: Sequence[int] = ()) -> None:
         self._tokenizer = tokenizer
@@ -93,9 +94,10 @@ class WindowDetokenizer:
 
     def _advance(self, text: str) -> str:
         new = text[len(self._shown_text) :]
-        if not new:
-            return ""
-        del self._window[: self._shown]
+        if new:
+            del self._window[: self._shown]
+        elif len(self._window) > self.WIDEST:  # a run of tokens that decode to nothing
+            del self._window[: -self.MAX_HELD]
         self._shown = len(self._window)
         self._shown_text = self._decode(self._window)
         return new
