@@ -179,7 +179,7 @@ class Load(_message.Message):
     def __init__(self, running: _Optional[int] = ..., waiting: _Optional[int] = ..., waiting_uncached_tokens: _Optional[int] = ..., used_pages: _Optional[int] = ..., cached_pages: _Optional[int] = ..., total_pages: _Optional[int] = ..., engine_silence_ms: _Optional[int] = ..., prefill_rate: _Optional[float] = ..., decode_step_ms: _Optional[float] = ..., accepting: _Optional[bool] = ..., totals: _Optional[_Union[LoadTotals, _Mapping]] = ...) -> None: ...
 
 class LoadTotals(_message.Message):
-    __slots__ = ("requests", "prompt_tokens", "cached_tokens", "output_tokens", "steps", "preemptions", "aborts")
+    __slots__ = ("requests", "prompt_tokens", "cached_tokens", "output_tokens", "steps", "preemptions", "aborts", "step_seconds", "model_seconds")
     REQUESTS_FIELD_NUMBER: _ClassVar[int]
     PROMPT_TOKENS_FIELD_NUMBER: _ClassVar[int]
     CACHED_TOKENS_FIELD_NUMBER: _ClassVar[int]
@@ -187,6 +187,8 @@ class LoadTotals(_message.Message):
     STEPS_FIELD_NUMBER: _ClassVar[int]
     PREEMPTIONS_FIELD_NUMBER: _ClassVar[int]
     ABORTS_FIELD_NUMBER: _ClassVar[int]
+    STEP_SECONDS_FIELD_NUMBER: _ClassVar[int]
+    MODEL_SECONDS_FIELD_NUMBER: _ClassVar[int]
     requests: int
     prompt_tokens: int
     cached_tokens: int
@@ -194,7 +196,9 @@ class LoadTotals(_message.Message):
     steps: int
     preemptions: int
     aborts: int
-    def __init__(self, requests: _Optional[int] = ..., prompt_tokens: _Optional[int] = ..., cached_tokens: _Optional[int] = ..., output_tokens: _Optional[int] = ..., steps: _Optional[int] = ..., preemptions: _Optional[int] = ..., aborts: _Optional[int] = ...) -> None: ...
+    step_seconds: float
+    model_seconds: float
+    def __init__(self, requests: _Optional[int] = ..., prompt_tokens: _Optional[int] = ..., cached_tokens: _Optional[int] = ..., output_tokens: _Optional[int] = ..., steps: _Optional[int] = ..., preemptions: _Optional[int] = ..., aborts: _Optional[int] = ..., step_seconds: _Optional[float] = ..., model_seconds: _Optional[float] = ...) -> None: ...
 
 class DescribeRequest(_message.Message):
     __slots__ = ()
