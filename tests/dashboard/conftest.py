@@ -38,12 +38,14 @@ async def server(built_page: None) -> AsyncIterator[StreamServer]:
 
 @pytest.fixture
 async def open_page(browser: Browser, server: StreamServer) -> Open:
-    """Opens the page at a width, colour scheme and path of the server."""
+    """Opens the page at a width, colour scheme and path of the server; `frozen` leaves its clock to the test."""
 
-    async def open_it(width: int = 1280, height: int = 900, scheme: str = "light", path: str = "") -> Opened:
-        context = await browser.new_context(viewport={"width": width, "height": height}, color_scheme=scheme)  # type: ignore[arg-type]
+    async def open_it(width: int = 1280, scheme: str = "light", path: str = "", frozen: bool = False) -> Opened:
+        context = await browser.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme)  # type: ignore[arg-type]
         opened = Opened(await context.new_page(), server.url.rstrip("/"))
         opened.listen()
+        if frozen:
+            await opened.page.clock.install()
         await opened.page.goto(server.url + path)
         return opened
 

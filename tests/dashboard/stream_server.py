@@ -11,30 +11,12 @@ from typing import Any
 import uvicorn
 from google.protobuf import json_format
 from starlette.applications import Starlette
-from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Mount, Route
-from starlette.staticfiles import StaticFiles
-from starlette.types import ASGIApp, Receive, Scope, Send
 
-from headway.controller.dashboard import CONTENT_SECURITY_POLICY, STATIC_DIR
+from headway.controller.dashboard.page import Page
 from headway.proto.headway.v1 import admin_pb2
-
-
-class StrictHeaders:
-    """Sends the page with the policy that the controller is to send."""
-
-    def __init__(self, app: ASGIApp) -> None:
-        self.app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        async def with_policy(message: Any) -> None:
-            if message["type"] == "http.response.start":
-                message["headers"].append((b"content-security-policy", CONTENT_SECURITY_POLICY.encode()))
-            await send(message)
-
-        await self.app(scope, receive, with_policy)
 
 
 class StreamServer:
@@ -95,10 +77,10 @@ class StreamServer:
         pages = [
             Route("/api/watch", self.watch),
             Route("/api/{change}", self.change, methods=["POST"]),
-            Mount("/", StaticFiles(directory=STATIC_DIR, html=True)),
+            Mount("/", Page()),
         ]
         # The same once more below a prefix, as behind an ingress.
-        return Starlette(routes=[Mount("/ops/headway", routes=pages), *pages], middleware=[Middleware(StrictHeaders)])
+        return Starlette(routes=[Mount("/ops/headway", routes=pages), *pages])
 
 
 def event(message: admin_pb2.WatchClusterResponse) -> str:

@@ -166,6 +166,34 @@ async def test_comes_back_by_itself(server: StreamServer, open_page: Open) -> No
     check_quiet(opened)
 
 
+async def test_asks_again_when_the_stream_is_silent_without_alarm(server: StreamServer, open_page: Open) -> None:
+    server.snapshot = scenes.small()
+    opened = await open_page(frozen=True)
+    page = opened.page
+    await expect(card(page, "demo-0")).to_be_visible()
+    server.snapshot = admin_pb2.WatchClusterResponse(version=9, snapshot=True, replicas=[scenes.replica("demo-7")])
+    await page.clock.run_for(29_000)
+    assert server.connections == 1
+    await page.clock.run_for(2_000)
+    await expect(card(page, "demo-7")).to_be_visible()
+    await expect(page.get_by_role("alert")).to_have_count(0)
+    assert server.connections == 2
+    check_quiet(opened)
+
+
+async def test_the_page_is_kept_to_its_origin_and_cached_by_content(server: StreamServer, open_page: Open) -> None:
+    opened = await open_page()
+    page = await opened.page.request.get(server.url)
+    assert "default-src 'none'" in page.headers["content-security-policy"]
+    assert page.headers["cache-control"] == "no-cache"
+    (script,) = re.findall(r'src="\./(assets/[^"]+)"', await page.text())
+    asset = await opened.page.request.get(server.url + script)
+    assert "immutable" in asset.headers["cache-control"]
+    missing = await opened.page.request.get(server.url + "assets/missing.js")
+    assert missing.status == 404
+    assert "immutable" not in missing.headers.get("cache-control", "")
+
+
 async def test_a_controller_that_never_answered_is_not_an_empty_cluster(server: StreamServer, open_page: Open) -> None:
     server.is_down = True
     opened = await open_page()

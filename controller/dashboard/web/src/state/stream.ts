@@ -1,12 +1,14 @@
-// Keeps the event stream open: reconnects with a growing delay, and gives up on a connection that has gone silent.
+// Keeps the event stream open: reconnects with a growing delay, and asks again when a connection has gone silent.
 
 import { decode } from "./messages";
 import type { Store } from "./store";
 
 const FIRST_DELAY_MS = 500;
 const LONGEST_DELAY_MS = 15_000;
-// A half-open connection looks idle to the browser. Routers report every second or so; asking again costs one snapshot.
+// A connection whose other end vanished looks like one on which nothing happens: asking again tells them apart, for the
+// price of one snapshot. Routers report every second or so, so that only a cluster without any is asked.
 const SILENCE_MS = 30_000;
+const FIRST_MESSAGE_MS = 10_000;
 
 /** Delay before attempt n (from 1), with up to a fifth of jitter so that many pages do not come back at once. */
 export function backoff(attempt: number, random: () => number = Math.random): number {
@@ -33,7 +35,7 @@ export class Stream {
     this.source = source;
     source.onmessage = (event: MessageEvent<string>) => this.receive(event.data);
     source.onerror = () => this.lose();
-    this.expectMessage();
+    this.silence = setTimeout(() => this.lose(), FIRST_MESSAGE_MS);
   };
 
   close(): void {
@@ -53,12 +55,8 @@ export class Stream {
     }
     if (!accepted) return this.lose();
     this.attempts = 0;
-    this.expectMessage();
-  }
-
-  private expectMessage(): void {
     clearTimeout(this.silence);
-    this.silence = setTimeout(() => this.lose(), SILENCE_MS);
+    this.silence = setTimeout(this.connect, SILENCE_MS);
   }
 
   private lose(): void {
