@@ -6,7 +6,6 @@ tensors, because torch has no high half of a 32-bit product.
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
 ROUNDS = 10
@@ -38,4 +37,4 @@ def philox(counter: tuple[Tensor, Tensor, Tensor, Tensor], key: tuple[Tensor, Te
         c3 = product_0 & _LOW
         k0 = (k0 + _WEYL_0) & _LOW
         k1 = (k1 + _WEYL_1) & _LOW
-    return tuple(torch.broadcast_tensors(c0, c1, c2, c3))
+    return c0, c1, c2, c3

@@ -121,7 +121,10 @@ class SharedMemoryGroup:
                 raise RankLost(
                     f"tensor-parallel rank {rank} did not reach operation {sequence} in {self.timeout_s:g} s"
                 )
-            time.sleep(0 if waited < YIELD_SECONDS else SLEEP_SECONDS)
+            if waited < YIELD_SECONDS:
+                os.sched_yield()
+            else:
+                time.sleep(SLEEP_SECONDS)
 
     def _buffers(self, dtype: torch.dtype, count: int) -> list[list[Tensor]]:
         """[parity][rank], views of `count` elements."""
@@ -130,18 +133,17 @@ class SharedMemoryGroup:
         if views is None:
             if len(self._views) >= CACHED_VIEWS:
                 self._views.clear()
-            base = self.size * LINE
-            views = [
-                [
-                    torch.frombuffer(
-                        self._memory, dtype=dtype, count=count, offset=base + (rank * 2 + parity) * self.capacity
-                    )
-                    for rank in range(self.size)
-                ]
-                for parity in range(2)
-            ]
+            views = self._make_views(dtype, count)
             self._views[key] = views
         return views
+
+    def _make_views(self, dtype: torch.dtype, count: int) -> list[list[Tensor]]:
+        def view(rank: int, parity: int) -> Tensor:
+            offset = self.size * LINE + (rank * 2 + parity) * self.capacity
+            return torch.frombuffer(self._memory, dtype=dtype, count=count, offset=offset)
+
+        with torch.inference_mode(False):  # views made inside could not be written to outside
+            return [[view(rank, parity) for rank in range(self.size)] for parity in range(2)]
 
 
 def open_group(store: Store, name: str, rank: int, size: int, timeout_s: float) -> SharedMemoryGroup:

@@ -1,0 +1,105 @@
+"""Writes step plans by hand: rows, pages and the tokens that each row goes on with."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+from rank_group import PAGE_SIZE, RankGroup
+
+from headway.core.sampling import SamplingParams
+from headway.worker.plan import RowAdded, RowWork, StepPlan
+
+GREEDY = SamplingParams(temperature=0.0)
+
+
+@dataclass
+class Row:
+    """One sequence as the script sees it."""
+
+    tokens: list[int]
+    prompt: int
+    pages: list[int]
+    sampling: SamplingParams
+    computed: int = 0
+    fresh: bool = True
+    logits: list[np.ndarray] = field(default_factory=list)
+
+    @property
+    def output(self) -> list[int]:
+        return self.tokens[self.prompt :]
+
+
+class Script:
+    """Rows of one group. `turn` computes the given number of tokens for each row named, in the order given."""
+
+    def __init__(self, group: RankGroup, pages: int = 64) -> None:
+        self.group = group
+        self.free_pages = list(range(pages))[::-1]
+        self.rows: dict[int, Row] = {}
+        self.freed: list[int] = []
+        self.appended: list[tuple[int, int]] = []
+        self.step = 0
+
+    def add(
+        self,
+        row: int,
+        tokens: list[int],
+        sampling: SamplingParams = GREEDY,
+        prompt: int | None = None,
+        shared: list[int] | None = None,
+    ) -> Row:
+        """A sequence enters; KV of `shared` pages is there already."""
+        pages = list(shared or [])
+        length = len(tokens) if prompt is None else prompt
+        self.rows[row] = Row(list(tokens), length, pages, sampling, computed=len(pages) * PAGE_SIZE)
+        return self.rows[row]
+
+    def free(self, row: int, keep_pages: bool = False) -> None:
+        """A sequence leaves; its pages can be taken again at once."""
+        gone = self.rows.pop(row)
+        if not gone.fresh:
+            self.freed.append(row)
+        self.appended = [item for item in self.appended if item[0] != row]
+        if not keep_pages:
+            self.free_pages += gone.pages
+
+    def turn(self, counts: dict[int, int]) -> None:
+        """One step. Sampled tokens are known to the row from the next step on."""
+        added, work = [], []
+        for index, count in counts.items():
+            row = self.rows[index]
+            start = row.computed
+            missing = -(-(start + count) // PAGE_SIZE) - len(row.pages)
+            new_pages = [self.free_pages.pop() for _ in range(missing)]
+            if row.fresh:  # half of the pages come with the row, the rest with its work
+                first, new_pages = new_pages[: len(new_pages) // 2], new_pages[len(new_pages) // 2 :]
+                row.pages += first
+                tokens = np.array(row.tokens, "<u4").tobytes()
+                added.append(RowAdded(index, tokens, row.prompt, start, list(row.pages), row.sampling))
+                row.fresh = False
+            row.pages += new_pages
+            row.computed += count
+            work.append(RowWork(index, start, count, row.computed == len(row.tokens), new_pages))
+        plan = StepPlan(self.step, self.freed, added, self.appended, work)
+        self.step, self.freed, self.appended = self.step + 1, [], []
+        chosen, logits = self.group.step(plan)
+        sampled = [item.row for item in work if item.sample]
+        assert len(chosen) == len(sampled)
+        for position, (index, token) in enumerate(zip(sampled, chosen, strict=True)):
+            self.rows[index].tokens.append(token)
+            self.appended.append((index, token))
+            if logits is not None:
+                self.rows[index].logits.append(logits[position])
+
+    def finish(self, count: int, chunk: int = 1000) -> None:
+        """Steps until every row has `count` output tokens, in chunks of at most `chunk`."""
+        while True:
+            counts = {
+                index: min(chunk, len(row.tokens) - row.computed)
+                for index, row in self.rows.items()
+                if len(row.output) < count
+            }
+            if not counts:
+                return
+            self.turn(counts)

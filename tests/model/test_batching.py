@@ -1,0 +1,114 @@
+"""How the work is cut into steps, and who shares a step, changes no token."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from rank_group import PAGE_SIZE, RankGroup
+from script import Script
+from tiny_llamas import VOCAB, Oracle
+
+MODEL = "gqa-tied"
+NEW_TOKENS = 10
+
+
+def prompt(seed: int, size: int) -> list[int]:
+    return np.random.default_rng(seed).integers(2, VOCAB, size).tolist()
+
+
+@pytest.fixture
+def loaded(group: RankGroup, checkpoint: Callable[[str], Path]) -> RankGroup:
+    group.load(checkpoint(MODEL))
+    return group
+
+
+@pytest.mark.parametrize("chunk", [1, 3, PAGE_SIZE, 11])
+def test_chunked_prefill(loaded: RankGroup, oracle: Callable[[str], Oracle], chunk: int) -> None:
+    script = Script(loaded)
+    for index, size in enumerate((2, 9, 30)):
+        script.add(index, prompt(index, size))
+    script.finish(NEW_TOKENS, chunk)
+    for row in script.rows.values():
+        assert row.output == oracle(MODEL).greedy(row.tokens[: row.prompt], NEW_TOKENS)
+
+
+def test_rows_come_and_go_while_others_decode(loaded: RankGroup, oracle: Callable[[str], Oracle]) -> None:
+    script = Script(loaded, pages=16)
+    script.add(0, prompt(10, 21))
+    script.add(3, prompt(11, 4))
+    script.turn({3: 4, 0: 13})  # a whole prompt beside a chunk
+    script.turn({0: 8, 3: 1})  # the rest of the prompt beside a decode
+    first = script.add(1, prompt(12, 9))
+    script.turn({1: 9, 3: 1, 0: 1})
+    for _ in range(4):
+        script.turn({0: 1, 1: 1, 3: 1})
+    assert first.output == oracle(MODEL).greedy(prompt(12, 9), 5)
+    script.free(1)
+    again = script.add(1, prompt(13, 33))  # the row and its pages are taken again at once
+    script.turn({1: 20, 0: 1})
+    script.turn({1: 13, 3: 1})
+    script.finish(NEW_TOKENS)
+    assert again.output == oracle(MODEL).greedy(prompt(13, 33), NEW_TOKENS)
+    for index, seed, size in ((0, 10, 21), (3, 11, 4)):
+        assert script.rows[index].output == oracle(MODEL).greedy(prompt(seed, size), len(script.rows[index].output))
+
+
+def test_two_rows_share_the_pages_of_a_prefix(loaded: RankGroup, oracle: Callable[[str], Oracle]) -> None:
+    script = Script(loaded)
+    common = prompt(20, 2 * PAGE_SIZE)
+    first = script.add(0, common + prompt(21, 3))
+    script.turn({0: len(first.tokens)})
+    second = script.add(1, common + prompt(22, 6), shared=first.pages[:2])
+    assert second.computed == len(common)
+    script.finish(NEW_TOKENS)
+    for row in (first, second):
+        assert row.output == oracle(MODEL).greedy(row.tokens[: row.prompt], NEW_TOKENS)
+
+
+def test_a_prefix_outlives_its_first_owner(loaded: RankGroup, oracle: Callable[[str], Oracle]) -> None:
+    script = Script(loaded)
+    common = prompt(30, PAGE_SIZE)
+    first = script.add(0, common + prompt(31, 5))
+    script.finish(3)
+    script.free(0, keep_pages=True)
+    second = script.add(0, common + prompt(32, 4), shared=first.pages[:1])
+    script.finish(NEW_TOKENS)
+    assert second.output == oracle(MODEL).greedy(second.tokens[: second.prompt], NEW_TOKENS)
+
+
+def test_preempted_row_is_recomputed_with_its_output(loaded: RankGroup, oracle: Callable[[str], Oracle]) -> None:
+    script = Script(loaded)
+    row = script.add(0, prompt(40, 12))
+    script.finish(6)
+    script.free(0)
+    back = script.add(5, row.tokens, prompt=12)
+    script.finish(NEW_TOKENS)
+    assert back.output == oracle(MODEL).greedy(prompt(40, 12), NEW_TOKENS)
+
+
+def test_alone_and_in_a_batch_the_logits_are_the_same_bits(
+    group_of: Callable[[int, int], RankGroup], checkpoint: Callable[[str], Path]
+) -> None:
+    """Decoding alone or beside fifteen others; near-ties of logits then cannot fall otherwise."""
+    group = group_of(1, 1)
+    group.load(checkpoint(MODEL), pages=128)
+
+    def decode(others: int) -> np.ndarray:
+        script = Script(group, pages=128)
+        watched = script.add(0, prompt(50, 20))
+        for index in range(1, others + 1):
+            script.add(index, prompt(50 + index, 3 * index))
+        for index in script.rows:  # prompts one by one, so that only decoding differs
+            script.turn({index: script.rows[index].prompt})
+        for _ in range(NEW_TOKENS):
+            script.turn(dict.fromkeys(script.rows, 1))
+        logits = np.stack(watched.logits)
+        for index in list(script.rows):
+            script.free(index)
+        script.turn({})
+        return logits
+
+    assert np.array_equal(decode(0), decode(15))
