@@ -66,6 +66,7 @@ class ScriptedEngine(EngineServiceServicer):
         self.snapshot_part = 1_000
         self.load: dict[str, Any] = {"prefill_rate": 10_000.0, "decode_step_ms": 5.0}
         self.files = {"tokenizer.json": b"{}"}
+        self.vocab_size = 1000
         self.say_last_submit = True
         self.hellos: list[engine_pb2.Hello] = []
         self.submits: list[engine_pb2.Submit] = []
@@ -158,7 +159,7 @@ class ScriptedEngine(EngineServiceServicer):
             incarnation=self.incarnation,
             page_size=PAGE_SIZE,
             max_context_tokens=1024,
-            vocab_size=1000,
+            vocab_size=self.vocab_size,
             eos_token_ids=[2],
             default_sampling=sampling_pb2.Sampling(temperature=0.5),
             max_sequences=8,
