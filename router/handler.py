@@ -8,7 +8,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, cast
 
-from ..core.errors import Cancelled, DeadlineExceeded, HeadwayError, Internal, InvalidRequest
+from ..core.errors import Cancelled, DeadlineExceeded, HeadwayError, Internal, InvalidRequest, NotFound
 from ..proto.headway.v1 import sampling_pb2
 from .events import Event
 from .generation import Generation
@@ -86,7 +86,10 @@ class RequestHandler:
         self, request: UserRequest, record: RequestRecord
     ) -> tuple[ServedModel, ModelText, EngineRequest]:
         check_fields(request)
-        model = self.catalogue.get(request.model)
+        try:
+            model = self.catalogue.get(request.model)
+        except NotFound as error:
+            raise NotFound(error.message, field=request.names["model"]) from None
         record.model = model.name
         text = await self._texts.get(model)
         engine = resolve(request, model, await self._prompt_ids(request, model, text))

@@ -1,0 +1,203 @@
+"""Random requests put through both fronts' translations: one verdict, and for accepted ones the same EngineRequest."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import event, given, settings
+from hypothesis import strategies as st
+from scripted_replicas import ScriptedCatalogue, ScriptedDispatcher, demo_model
+
+from headway.core.errors import HeadwayError
+from headway.core.sampling import BOUNDS
+from headway.proto.headway.v1 import inference_pb2 as pb
+from headway.router.fronts.inference_requests import from_chat, from_generate
+from headway.router.fronts.openai.requests import read_chat, read_completion
+from headway.router.handler import RequestHandler
+from headway.router.observer import SilentObserver
+from headway.router.types import EngineRequest
+from headway.router.validation.request import UserRequest
+
+Verdict = tuple[str, str, str] | EngineRequest
+
+# Requests that are accepted, of which half then get one or two values at or over a bound.
+sampling = st.fixed_dictionaries(
+    {"seed": st.integers(0, 2**64 - 1)},
+    optional={
+        "temperature": st.floats(0, 100),
+        "top_p": st.floats(0, 1, exclude_min=True, width=32),
+        "top_k": st.integers(0, 2**31 - 1),
+        "min_p": st.floats(0, 1),
+        "presence_penalty": st.floats(-2, 2),
+        "frequency_penalty": st.floats(-2, 2),
+        "repetition_penalty": st.floats(0.1, 100),
+    },
+)
+common = st.fixed_dictionaries(
+    {"sampling": sampling, "max_new_tokens": st.integers(1, 20)},
+    optional={
+        "model": st.sampled_from(["demo", ""]),
+        "stop": st.lists(st.text(min_size=1, max_size=5), max_size=3),
+        "stop_token_ids": st.lists(st.integers(0, 4095), max_size=5),
+        "include_stop": st.booleans(),
+        "ignore_eos": st.booleans(),
+        "want_ids": st.booleans(),
+        "skip_special": st.booleans(),
+        "salt": st.text(max_size=5),
+    },
+)
+EDGES: dict[str, list[Any]] = {
+    "temperature": [-1.0, -0.0, 1e-50, 100.0, 100.000001, 100.5, 1e300],
+    "top_p": [0.0, 1e-50, 1.0, 1.00000001, 1.0000001, 2.0],
+    "top_k": [2**31 - 1, 2**31, 2**32 - 1],
+    "min_p": [-1e-50, 1.5],
+    "presence_penalty": [-2.0, -2.1, 2.00000001],
+    "frequency_penalty": [2.1],
+    "repetition_penalty": [0.0, 1e-46, 101.0],
+    "max_new_tokens": [0, 230, 250, 255, 256, 2**32 - 1],
+    "model": ["nobody"],
+    "stop": [[""], ["x" * 256], ["x", "y" * 257], ["x"] * 16, ["x"] * 17],
+    "stop_token_ids": [[4095], [1, 4096], [2**32 - 1], [1] * 64, [1] * 65],
+    "salt": ["s" * 256, "s" * 257],
+}
+edges = st.lists(st.sampled_from([(name, value) for name, values in EDGES.items() for value in values]), max_size=2)
+prompts = (
+    st.text(min_size=1, max_size=30)
+    | st.lists(st.integers(0, 4095), min_size=1, max_size=20)
+    | st.sampled_from(["", "word " * 300, [], [7] * 255, [7] * 256, [1, 4096]])
+)
+roles = st.sampled_from(["system", "user", "assistant"])
+talks = st.lists(st.tuples(roles, st.text(max_size=10)), min_size=1, max_size=4) | st.sampled_from(
+    [[], [("user", "x"), ("robot", "x")], [("", "x")]]
+)
+template_args = st.dictionaries(st.sampled_from(["style", "thinking"]), st.booleans() | st.text(max_size=3)) | st.just(
+    {"messages": "x"}
+)
+
+
+def at_the_edge(fields: dict[str, Any], changes: list[tuple[str, Any]]) -> dict[str, Any]:
+    """The request with some of its values replaced."""
+    fields = {**fields, "sampling": dict(fields["sampling"])}
+    for name, value in changes:
+        (fields["sampling"] if name in BOUNDS else fields)[name] = value
+    return fields
+
+
+def to_proto(fields: dict[str, Any], prompt: pb.Prompt | None) -> pb.GenerateRequest:
+    message = pb.GenerateRequest(
+        request_id="same",
+        model=fields.get("model", ""),
+        prompt=prompt,
+        sampling=fields["sampling"],
+        stopping=pb.Stopping(
+            max_new_tokens=fields["max_new_tokens"],
+            stop_strings=fields.get("stop", []),
+            stop_token_ids=fields.get("stop_token_ids", []),
+            include_stop_string=fields.get("include_stop"),
+            ignore_eos=fields.get("ignore_eos"),
+        ),
+        output=pb.Output(token_ids=fields.get("want_ids"), skip_special_tokens=fields.get("skip_special")),
+        cache=pb.Cache(salt=fields.get("salt", "")),
+    )
+    # Over the wire and back: what a server sees.
+    return pb.GenerateRequest.FromString(message.SerializeToString())
+
+
+HTTP_NAMES = {
+    "stop": "stop", "stop_token_ids": "stop_token_ids", "include_stop": "include_stop_str_in_output",
+    "ignore_eos": "ignore_eos", "want_ids": "return_token_ids", "skip_special": "skip_special_tokens",
+    "salt": "cache_salt", "model": "model", "max_new_tokens": "max_tokens",
+}  # fmt: skip
+
+
+def to_json(fields: dict[str, Any], **inputs: Any) -> bytes:
+    body = {HTTP_NAMES[name]: value for name, value in fields.items() if name != "sampling"}
+    return json.dumps({**body, **fields["sampling"], **inputs}).encode()
+
+
+class Judge:
+    """The real handler over a catalogue of one model; the verdict is an error or the request that was dispatched."""
+
+    def __init__(self) -> None:
+        self.loop = asyncio.new_event_loop()
+        self.dispatcher = ScriptedDispatcher()
+        self.handler = RequestHandler(ScriptedCatalogue([demo_model()]), self.dispatcher, SilentObserver())
+
+    def verdict(self, request: UserRequest) -> Verdict:
+        return self.loop.run_until_complete(self._verdict(request))
+
+    def read(self, reading: Any) -> UserRequest:
+        request: UserRequest = self.loop.run_until_complete(reading)[0]
+        return request
+
+    async def _verdict(self, request: UserRequest) -> Verdict:
+        try:
+            async for _ in self.handler.run(request, front="test", method="test"):
+                pass
+        except HeadwayError as error:
+            return type(error).__name__, canonical(error.field), error.message.removeprefix(error.field)
+        return self.dispatcher.requests.pop()
+
+
+def canonical(field: str) -> str:
+    """A field by its HTTP name, whichever front named it."""
+    path, bracket, tail = field.removeprefix("generate.").partition("[")
+    last = {
+        "prompt.text": "prompt",
+        "prompt.token_ids.ids": "prompt",
+        "stopping.max_new_tokens": "max_tokens",
+        "stopping.stop_strings": "stop",
+        "cache.salt": "cache_salt",
+    }.get(path, path.replace("template_args", "chat_template_kwargs"))
+    return last.removeprefix("sampling.").removeprefix("stopping.") + bracket + tail
+
+
+@pytest.fixture(scope="module")
+def judge() -> Iterator[Judge]:
+    judge = Judge()
+    yield judge
+    judge.loop.close()
+
+
+def note(verdict: Verdict) -> None:
+    event("accepted" if isinstance(verdict, EngineRequest) else verdict[0])
+
+
+def same_output(first: UserRequest, second: UserRequest) -> None:
+    """What the engine is not told, but the caller's output depends on."""
+    for name in ("stop_strings", "include_stop_string", "want_text", "want_token_ids", "skip_special_tokens"):
+        assert getattr(first, name) == getattr(second, name), name
+
+
+@settings(deadline=None, max_examples=300)
+@given(fields=st.builds(at_the_edge, common, st.just([]) | edges), prompt=prompts)
+def test_prompts(judge: Judge, fields: dict[str, Any], prompt: str | list[int]) -> None:
+    form = pb.Prompt(text=prompt) if isinstance(prompt, str) else pb.Prompt(token_ids=pb.TokenIds(ids=prompt))
+    by_grpc = from_generate(to_proto(fields, form))
+    by_http = judge.read(read_completion(to_json(fields, prompt=prompt), "same"))
+    first, second = judge.verdict(by_grpc), judge.verdict(by_http)
+    note(first)
+    assert first == second
+    same_output(by_grpc, by_http)
+    assert not isinstance(first, EngineRequest) or msgspec.json.encode(first) == msgspec.json.encode(second)
+
+
+@settings(deadline=None, max_examples=200)
+@given(fields=st.builds(at_the_edge, common, st.just([]) | edges), talk=talks, args=template_args)
+def test_conversations(judge: Judge, fields: dict[str, Any], talk: list[tuple[str, str]], args: dict[str, Any]) -> None:
+    request = pb.ChatRequest(
+        generate=to_proto(fields, None), messages=[pb.ChatMessage(role=role, content=text) for role, text in talk]
+    )
+    request.template_args.update(args)
+    by_grpc = from_chat(pb.ChatRequest.FromString(request.SerializeToString()))
+    body = to_json(fields, messages=[{"role": role, "content": text} for role, text in talk], chat_template_kwargs=args)
+    by_http = judge.read(read_chat(body, "same"))
+    first, second = judge.verdict(by_grpc), judge.verdict(by_http)
+    note(first)
+    assert first == second
+    same_output(by_grpc, by_http)
