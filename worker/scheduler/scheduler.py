@@ -92,7 +92,7 @@ class Scheduler:
         sampled = iter(result.token_ids)
         outcomes = []
         for request, share in shares.items():
-            request.computed += share.count
+            request.computed += share.tokens
             self._set_uncached(request, max(0, request.prefill_end - request.computed))
             self._commit(request)
             if share.sample:

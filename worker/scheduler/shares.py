@@ -10,9 +10,9 @@ from .request import Request
 
 
 class Share(NamedTuple):
-    """Tokens of one request in this step, and the pages it took for them."""
+    """How many tokens of one request this step computes, and the pages it took for them."""
 
-    count: int
+    tokens: int
     new_pages: list[int]
     sample: bool
 
@@ -40,6 +40,6 @@ class Shares:
 
     def work(self) -> list[RowWork]:
         return [
-            RowWork(request.row, request.computed, share.count, share.sample, share.new_pages)
+            RowWork(request.row, request.computed, share.tokens, share.sample, share.new_pages)
             for request, share in self._shares.items()
         ]

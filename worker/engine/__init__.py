@@ -1,0 +1,21 @@
+"""The engine's loop: commands in, one step at a time, reports out. It knows neither gRPC nor processes."""
+
+from .commands import Abort, Accept, Command, Leave, Refuse, Stop, Submit
+from .loop import Engine, StepRunner
+from .reports import Figures, Output, Refused, StepReport
+
+__all__ = [
+    "Abort",
+    "Accept",
+    "Command",
+    "Engine",
+    "Figures",
+    "Leave",
+    "Output",
+    "Refuse",
+    "Refused",
+    "StepReport",
+    "StepRunner",
+    "Stop",
+    "Submit",
+]

@@ -1,0 +1,48 @@
+"""What the asyncio side says to the engine's loop, through its inbox. It knows sessions by number only."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from ...core.errors import HeadwayError
+from ..scheduler import Request
+
+
+class Submit(NamedTuple):
+    """A new request, checked against the limits that do not depend on what else runs."""
+
+    request: Request
+
+
+class Refuse(NamedTuple):
+    """A request that was refused before it got here. It travels through the loop so that verdicts keep their order."""
+
+    session: int
+    id: int
+    error: HeadwayError
+
+
+class Abort(NamedTuple):
+    """Stop a request; without effect when it has ended."""
+
+    session: int
+    id: int
+
+
+class Leave(NamedTuple):
+    """The session has ended: stop its requests and say no more of them."""
+
+    session: int
+
+
+class Accept(NamedTuple):
+    """Take new requests, or refuse them (drain)."""
+
+    accepting: bool
+
+
+class Stop(NamedTuple):
+    """Stop what is left and end the loop."""
+
+
+Command = Submit | Refuse | Abort | Leave | Accept | Stop

@@ -1,0 +1,179 @@
+"""The loop: drain the inbox, plan a step, run it on every rank, take its result, report.
+
+One thread runs it. All that others may touch are the inbox, and `silence`.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from queue import Empty, SimpleQueue
+
+from ...core.errors import AlreadyExists, HeadwayError, Unavailable
+from ...proto.headway.v1.sampling_pb2 import FINISH_REASON_ABORTED
+from ..plan import StepPlan, StepResult
+from ..scheduler import Outcome, Request, Scheduler
+from .commands import Abort, Accept, Command, Leave, Refuse, Stop, Submit
+from .meter import Meter
+from .reports import Figures, Output, Refused, StepReport
+
+PING_INTERVAL_S = 1.0
+
+StepRunner = Callable[[StepPlan], StepResult]
+"""Runs a plan on every rank and returns the sampled tokens. Raises when the group cannot go on."""
+
+
+class Engine:
+    """Requests in, reports out. `publish` is called from the loop's thread and must not block."""
+
+    def __init__(self, scheduler: Scheduler, run_step: StepRunner, publish: Callable[[StepReport], None]) -> None:
+        self.inbox: SimpleQueue[Command] = SimpleQueue()
+        self._scheduler = scheduler
+        self._run_step = run_step
+        self._publish = publish
+        self._meter = Meter()
+        self._requests: dict[tuple[int, int], Request] = {}
+        self._accepting = True
+        self._stopping = False
+        self._working = False
+        self._progress_at = time.monotonic()
+        self._totals = {"requests": 0, "prompt_tokens": 0, "output_tokens": 0, "aborts": 0}
+        self._new_report()
+
+    def silence(self) -> float:
+        """Seconds since the loop last made progress with work to do; 0 when it is idle."""
+        return time.monotonic() - self._progress_at if self._working else 0.0
+
+    def run(self) -> None:
+        """Runs until Stop. What still runs then is aborted. Raises what the ranks raise."""
+        while not self._stopping:
+            told = self._drain_inbox(block=not self._scheduler.busy)
+            self._working = True
+            self._progress_at = time.monotonic()
+            if self._scheduler.busy:
+                self._step()
+            elif told:
+                self._report()
+            else:
+                self.ping()
+            self._progress_at = time.monotonic()
+            self._working = self._scheduler.busy
+
+    def ping(self) -> None:
+        """An empty plan through every rank: health covers them all, also when there is nothing to do."""
+        plan = self._scheduler.schedule()
+        self._scheduler.update(self._run_step(plan))
+
+    def figures(self) -> Figures:
+        """The load now. Only for the loop's thread."""
+        scheduler, meter = self._scheduler, self._meter
+        return Figures(
+            running=scheduler.running,
+            waiting=scheduler.waiting,
+            uncached_tokens=scheduler.uncached_tokens,
+            used_pages=scheduler.pool.used_pages,
+            cached_pages=scheduler.pool.cached_pages,
+            total_pages=scheduler.pool.total_pages,
+            prefill_rate=meter.prefill_rate,
+            decode_step_ms=meter.decode_step_s * 1000,
+            accepting=self._accepting,
+            cached_tokens=scheduler.cached_tokens,
+            steps=meter.steps,
+            preemptions=scheduler.preemptions,
+            step_seconds=meter.step_seconds,
+            model_seconds=meter.model_seconds,
+            **self._totals,
+        )
+
+    def _step(self) -> None:
+        started = time.perf_counter()
+        plan = self._scheduler.schedule()
+        result = self._run_step(plan)
+        for outcome in self._scheduler.update(result):
+            self._take(outcome)
+        self._report()
+        self._meter.step(plan, time.perf_counter() - started, result.model_seconds)
+
+    def _take(self, outcome: Outcome) -> None:
+        request = outcome.request
+        if outcome.finish:
+            del self._requests[request.session, request.id]
+        self._totals["output_tokens"] += len(outcome.token_ids)
+        cached = None if request.first_output_sent else request.cached_tokens
+        request.first_output_sent = True
+        self._say(request, outcome, cached)
+
+    def _say(self, request: Request, outcome: Outcome, cached: int | None) -> None:
+        preemptions = request.preemptions if outcome.finish else 0
+        output = Output(request.id, outcome.token_ids, outcome.finish, outcome.stop_token_id, cached, preemptions)
+        self._outputs.setdefault(request.session, []).append(output)
+
+    def _report(self) -> None:
+        changes = self._scheduler.pool.events.drain()
+        self._publish(StepReport(self._outputs, self._refusals, self._submitted, changes, self.figures()))
+        self._new_report()
+
+    def _new_report(self) -> None:
+        self._outputs: dict[int, list[Output]] = {}
+        self._refusals: dict[int, list[Refused]] = {}
+        self._submitted: dict[int, int] = {}
+
+    def _drain_inbox(self, *, block: bool) -> bool:
+        """Handles what waits; with `block`, sleeps until something does or a ping is due. Says if anything did."""
+        told = False
+        try:
+            if block:
+                self._handle(self.inbox.get(timeout=PING_INTERVAL_S))
+                told = True
+            while True:
+                self._handle(self.inbox.get_nowait())
+                told = True
+        except Empty:
+            return told
+
+    def _handle(self, command: Command) -> None:
+        match command:
+            case Submit(request):
+                self._submit(request)
+            case Refuse(session, id, error):
+                self._submitted[session] = id
+                self._refuse(session, id, error)
+            case Abort(session, id):
+                if (live := self._requests.get((session, id))) is not None:
+                    self._abort(live)
+            case Leave(session):
+                for request in [request for request in self._requests.values() if request.session == session]:
+                    self._abort(request)
+                for said in (self._outputs, self._refusals, self._submitted):
+                    said.pop(session, None)
+            case Accept(accepting):
+                self._accepting = accepting
+            case Stop():
+                for request in list(self._requests.values()):
+                    self._abort(request)
+                self._stopping = True
+
+    def _submit(self, request: Request) -> None:
+        self._submitted[request.session] = request.id
+        handle = (request.session, request.id)
+        try:
+            if not self._accepting:
+                raise Unavailable("the replica drains and takes no new requests")
+            if handle in self._requests:
+                raise AlreadyExists(f"id: a request with id {request.id} is live in this session", field="id")
+            self._scheduler.submit(request)
+        except HeadwayError as error:
+            self._refuse(request.session, request.id, error)
+            return
+        self._requests[handle] = request
+        self._totals["requests"] += 1
+        self._totals["prompt_tokens"] += request.prompt_tokens
+
+    def _refuse(self, session: int, id: int, error: HeadwayError) -> None:
+        self._refusals.setdefault(session, []).append(Refused(id, error))
+
+    def _abort(self, request: Request) -> None:
+        self._scheduler.abort(request)
+        del self._requests[request.session, request.id]
+        self._totals["aborts"] += 1
+        self._say(request, Outcome(request, [], FINISH_REASON_ABORTED), None)

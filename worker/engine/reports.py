@@ -1,0 +1,63 @@
+"""What the engine's loop says after each step: plain values, made into messages on the asyncio side."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from ...core.errors import HeadwayError
+from ...proto.headway.v1.sampling_pb2 import FinishReason
+from ..pages import KvChange
+
+
+class Output(NamedTuple):
+    """New tokens of one request. `cached_tokens` is set in the first output, the finish reason in the last."""
+
+    id: int
+    token_ids: list[int]
+    finish: FinishReason
+    stop_token_id: int | None
+    cached_tokens: int | None
+    preemptions: int
+
+
+class Refused(NamedTuple):
+    """A request that is not taken."""
+
+    id: int
+    error: HeadwayError
+
+
+class Figures(NamedTuple):
+    """Load of the engine at one moment. Counters are since its start; rates and times are measured, 0 before that."""
+
+    running: int = 0
+    waiting: int = 0
+    uncached_tokens: int = 0
+    used_pages: int = 0
+    cached_pages: int = 0
+    total_pages: int = 0
+    prefill_rate: float = 0.0
+    decode_step_ms: float = 0.0
+    accepting: bool = False
+    requests: int = 0
+    prompt_tokens: int = 0
+    cached_tokens: int = 0
+    output_tokens: int = 0
+    steps: int = 0
+    preemptions: int = 0
+    aborts: int = 0
+    step_seconds: float = 0.0
+    model_seconds: float = 0.0
+
+
+class StepReport(NamedTuple):
+    """Everything that happened since the last report. The dictionaries are by session.
+
+    `submitted` holds the highest request id that each session has submitted: `figures` count them.
+    """
+
+    outputs: dict[int, list[Output]]
+    refusals: dict[int, list[Refused]]
+    submitted: dict[int, int]
+    kv_changes: list[KvChange]
+    figures: Figures

@@ -1,0 +1,13 @@
+"""A worker group: the ranks of one replica, as processes that live and die together.
+
+The leader (rank 0) is the process that calls `WorkerGroup.start`; a `RankLauncher` starts the others, each of which
+runs `run_rank`.
+"""
+
+from .errors import GroupFailed
+from .group import WorkerGroup
+from .launcher import RankHandle, RankLauncher, SubprocessLauncher
+from .rank import run_rank
+from .spec import RankSpec
+
+__all__ = ["GroupFailed", "RankHandle", "RankLauncher", "RankSpec", "SubprocessLauncher", "WorkerGroup", "run_rank"]

@@ -1,0 +1,104 @@
+"""The control socket between the leader and its ranks: how a rank's start goes, and the memory they share.
+
+A Unix socket in the abstract namespace (nothing on disk), one datagram a message. When either side dies the other sees
+the end of its connection.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import struct
+
+import msgspec
+
+MAX_MESSAGE = 64 * 1024
+
+
+class Attach(msgspec.Struct, frozen=True, tag=True):
+    """Rank to leader, first: here I am."""
+
+    rank: int
+    token: str
+    pid: int
+
+
+class Progress(msgspec.Struct, frozen=True, tag=True):
+    """Rank to leader: this share of its weights is loaded."""
+
+    loaded: float
+
+
+class Loaded(msgspec.Struct, frozen=True, tag=True):
+    """Rank to leader: the model is there, and memory for this many pages."""
+
+    suggested_pages: int
+
+
+class Allocate(msgspec.Struct, frozen=True, tag=True):
+    """Leader to rank: make this many pages."""
+
+    total_pages: int
+
+
+class Allocated(msgspec.Struct, frozen=True, tag=True):
+    """Rank to leader: waiting for plans."""
+
+
+class Failed(msgspec.Struct, frozen=True, tag=True):
+    """Rank to leader, last: why it cannot go on. `config`: a person has to change the configuration or checkpoint."""
+
+    message: str
+    config: bool
+
+
+Message = Attach | Progress | Loaded | Allocate | Allocated | Failed
+_DECODER = msgspec.msgpack.Decoder(Message)
+_ENCODER = msgspec.msgpack.Encoder()
+
+
+def listen(name: str) -> socket.socket:
+    """The leader's end, under `name` in the abstract namespace."""
+    server = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    server.bind("\0" + name)
+    server.listen(128)
+    return server
+
+
+def connect(name: str) -> socket.socket:
+    """A rank's end. Raises OSError when the leader is gone."""
+    client = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    client.connect("\0" + name)
+    return client
+
+
+def same_user(peer: socket.socket) -> bool:
+    """Whether the peer runs under our user: the abstract namespace has no file permissions."""
+    _, uid, _ = struct.unpack("3i", peer.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
+    return bool(uid == os.geteuid())
+
+
+def send(peer: socket.socket, message: Message) -> None:
+    peer.send(_ENCODER.encode(message))
+
+
+def receive(peer: socket.socket) -> Message | None:
+    """The next message; None at the end of the connection. Raises msgspec.ValidationError for what is none."""
+    try:
+        data = peer.recv(MAX_MESSAGE)
+    except ConnectionResetError:
+        return None
+    return _DECODER.decode(data) if data else None
+
+
+def send_fds(peer: socket.socket, fds: tuple[int, ...]) -> None:
+    """Hands file descriptors over; the peer gets its own copies."""
+    socket.send_fds(peer, [b"fds"], list(fds))
+
+
+def receive_fds(peer: socket.socket) -> list[int]:
+    """Descriptors from `send_fds`, this process's own now. Raises EOFError when the peer is gone."""
+    data, fds, _, _ = socket.recv_fds(peer, 16, 8)
+    if not data:
+        raise EOFError("the leader closed the control socket")
+    return fds

@@ -1,0 +1,237 @@
+"""The leader's side of its followers: starts them, follows their start, and watches that each lives and keeps pace.
+
+One thread polls everything that could say something: the control sockets, each process (by pidfd, so a death is seen in
+well under 100 ms), and the clock.
+"""
+
+from __future__ import annotations
+
+import hmac
+import logging
+import os
+import secrets
+import select
+import socket
+import threading
+import time
+from collections.abc import Callable
+
+from ...core.specs import GroupSpec
+from . import control
+from .errors import GroupFailed
+from .launcher import RankLauncher
+from .member import Member
+from .pulse import Pulse
+from .ring import RingMemory, RingReader, RingWriter
+from .spec import RankSpec
+
+log = logging.getLogger(__name__)
+
+LAST_WORDS_S = 0.05
+
+
+class Followers:
+    """Ranks 1 and up. `on_failure(why, config)` is called once, from the watching thread."""
+
+    def __init__(
+        self,
+        spec: GroupSpec,
+        launcher: RankLauncher,
+        *,
+        on_progress: Callable[[], None],
+        on_failure: Callable[[str, bool], None],
+    ) -> None:
+        self._spec = spec
+        self._launcher = launcher
+        self._on_progress = on_progress
+        self._on_failure = on_failure
+        self._token = secrets.token_hex(16)
+        self._name = f"headway-{secrets.token_hex(8)}"
+        self._server = control.listen(self._name)
+        self._plans = RingMemory.make(spec.world_size - 1) if spec.world_size > 1 else None
+        self._results = RingMemory.make(1) if spec.pp > 1 else None
+        self.plans = RingWriter(self._plans) if self._plans else None
+        self.results = RingReader(0, self._results.memory, self._results.events[0]) if self._results else None
+        self.members: list[Member] = []
+        self.sent = 0
+        self.leader_mark = 0
+        self._pulse = Pulse(spec.world_size, spec.engine.step_timeout_s)
+        self._changed = threading.Condition()
+        self._failed = False
+        self._leaving = False
+        self._wake = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        self._poll = select.poll()
+        self._thread = threading.Thread(target=self._watch, name="headway-watch", daemon=True)
+
+    def launch(self, rendezvous: str) -> None:
+        """Starts every rank and the watch over them. The calling thread has to live as long as the group."""
+        for rank in range(1, self._spec.world_size):
+            spec = RankSpec(
+                group=self._spec,
+                rank=rank,
+                rendezvous=rendezvous,
+                control=self._name,
+                token=self._token,
+                leader_pid=os.getpid(),
+            )
+            self.members.append(Member(rank, self._launcher.launch(spec)))
+        self._thread.start()
+
+    def loaded(self) -> float:
+        """Mean share of the weights that the followers have loaded; 1 without followers."""
+        return sum(member.loaded for member in self.members) / len(self.members) if self.members else 1.0
+
+    def wait_loaded(self) -> list[int]:
+        """The pages that each rank has memory for, once all have loaded. Raises GroupFailed."""
+        self._wait(lambda: all(member.suggested_pages is not None for member in self.members))
+        return [member.suggested_pages for member in self.members if member.suggested_pages is not None]
+
+    def allocate(self, total_pages: int) -> None:
+        """Tells every rank to make its pages."""
+        for member in self.members:
+            assert member.link is not None
+            control.send(member.link, control.Allocate(total_pages))
+
+    def wait_allocated(self) -> None:
+        """Returns when every rank waits for plans. Raises GroupFailed."""
+        self._wait(lambda: all(member.allocated for member in self.members))
+
+    def leave(self, timeout_s: float) -> None:
+        """After the shutdown plan: waits for the ranks to end, and kills those that do not."""
+        self._leaving = True
+        deadline = time.monotonic() + timeout_s
+        while any(member.handle.alive() for member in self.members) and time.monotonic() < deadline:
+            time.sleep(0.01)
+        self.close()
+
+    def close(self) -> None:
+        """Kills what is left and ends the watch."""
+        self._leaving = True
+        self.kill()
+        os.eventfd_write(self._wake, 1)
+        if self._thread.is_alive():
+            self._thread.join()
+        self._server.close()
+        for member in self.members:
+            member.close()
+
+    def dump_stacks(self) -> None:
+        for member in self.members:
+            member.ask_for_stacks()
+
+    def kill(self) -> None:
+        for member in self.members:
+            member.kill()
+
+    def _wait(self, ready: Callable[[], bool]) -> None:
+        with self._changed:
+            self._changed.wait_for(lambda: ready() or self._failed)
+            if self._failed:
+                raise GroupFailed("a rank failed")
+
+    def _fail(self, why: str, config: bool = False) -> None:
+        if self._failed or self._leaving:
+            return
+        with self._changed:
+            self._failed = True
+            self._changed.notify_all()
+        self._on_failure(why, config)
+
+    # What follows runs on the watching thread.
+
+    def _watch(self) -> None:
+        try:
+            self._poll.register(self._wake, select.POLLIN)
+            self._poll.register(self._server, select.POLLIN)
+            for member in self.members:
+                if member.pidfd < 0:
+                    self._died(member)
+                else:
+                    self._poll.register(member.pidfd, select.POLLIN)
+            tick_ms = max(10, min(250, int(self._spec.engine.step_timeout_s * 200)))
+            while not self._leaving:
+                for fd, _ in self._poll.poll(tick_ms):
+                    self._heard(fd)
+                self._check_pulse()
+        except Exception as error:
+            log.exception("the watch over the ranks failed")
+            self._fail(f"the watch over the ranks failed: {error}")
+
+    def _heard(self, fd: int) -> None:
+        if fd == self._server.fileno():
+            self._accept()
+        for member in self.members:
+            if fd == member.pidfd:
+                self._poll.unregister(fd)
+                self._died(member)
+            elif member.link is not None and fd == member.link.fileno():
+                self._receive(member, member.link)
+
+    def _accept(self) -> None:
+        """Takes a rank's connection when it proves itself, and hands it the memory."""
+        link, _ = self._server.accept()
+        link.settimeout(1.0)
+        try:
+            hello = control.receive(link) if control.same_user(link) else None
+        except (OSError, ValueError):
+            hello = None
+        if not isinstance(hello, control.Attach) or not hmac.compare_digest(hello.token, self._token):
+            log.warning("a stranger connected to the control socket")
+            link.close()
+            return
+        member = self.members[hello.rank - 1]
+        assert self._plans is not None
+        fds = [self._plans.memory, self._plans.events[hello.rank - 1]]
+        if self._results is not None and hello.rank == (self._spec.pp - 1) * self._spec.tp:
+            fds += [self._results.memory, self._results.events[0]]
+        control.send_fds(link, tuple(fds))
+        member.link = link
+        self._poll.register(link, select.POLLIN)
+
+    def _receive(self, member: Member, link: socket.socket) -> None:
+        message = control.receive(link)
+        if message is None:
+            # The process is gone or about to be: its pidfd says which.
+            self._poll.unregister(link)
+            return
+        with self._changed:
+            match message:
+                case control.Progress(loaded):
+                    member.loaded = loaded
+                case control.Loaded(pages):
+                    member.loaded, member.suggested_pages = 1.0, pages
+                case control.Allocated():
+                    member.allocated = True
+                case control.Failed(text, config):
+                    member.last_words = (text, config)
+            self._changed.notify_all()
+        if member.last_words is not None:
+            text, config = member.last_words
+            self._fail(text if config else f"rank {member.rank} failed: {text}", config)
+        else:
+            self._on_progress()
+
+    def _died(self, member: Member) -> None:
+        """A rank's process ended. What it said last tells more than that."""
+        if member.link is not None and member.last_words is None:
+            member.link.settimeout(LAST_WORDS_S)
+            try:
+                while (message := control.receive(member.link)) is not None:
+                    if isinstance(message, control.Failed):
+                        member.last_words = (message.message, message.config)
+            except (OSError, ValueError):
+                pass
+        if member.last_words is not None:
+            text, config = member.last_words
+            self._fail(text if config else f"rank {member.rank} failed: {text}", config)
+        else:
+            self._fail(f"rank {member.rank} (pid {member.handle.pid}) died")
+
+    def _check_pulse(self) -> None:
+        marks = [self.leader_mark]
+        if self.plans is not None:
+            marks += [self.plans.mark(reader) for reader in range(len(self.members))]
+        late = self._pulse.check(time.monotonic(), self.sent, marks)
+        if late:
+            names = ", ".join(str(rank) for rank in late)
+            self._fail(f"no progress for {self._spec.engine.step_timeout_s:g} s in step {self.sent} on rank {names}")

@@ -1,0 +1,257 @@
+"""The leader: loads its own rank, keeps the followers, runs the engine, and ends the whole when any part fails."""
+
+from __future__ import annotations
+
+import logging
+import os
+import platform
+import socket
+import threading
+import time
+import uuid
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ...core.errors import ConfigError
+from ...core.specs import GroupSpec
+from ...core.wire import sampling_to_proto
+from ...proto.headway.v1 import admin_pb2, engine_pb2
+from ..engine import Accept, Engine, Stop
+from ..pages import PagePool
+from ..scheduler import Limits, Scheduler
+from ..service import Hub, ServiceThread, Standing
+from ..service.servicer import ServedEngine
+from .errors import EXIT_ENGINE_DEAD, GroupFailed
+from .followers import Followers
+from .launcher import RankLauncher, SubprocessLauncher
+from .plane import StepPlane
+from .process import dump_stacks, dump_stacks_on_signal, limit_threads
+from .rank import JOIN_TIMEOUT_S
+
+if TYPE_CHECKING:
+    from ..execution.runner import Runner
+
+log = logging.getLogger(__name__)
+
+STACKS_S = 0.05
+LEAVE_S = 5.0
+
+
+class WorkerGroup:
+    """One replica. `start` it once; from then on its process ends with code 70 as soon as any rank fails."""
+
+    def __init__(self, spec: GroupSpec, launcher: RankLauncher | None = None) -> None:
+        self.spec = spec
+        self.incarnation = uuid.uuid4().hex[:16]
+        self.endpoint = ""
+        self._standing = Standing(spec.replica_id, self.incarnation)
+        self._service = ServiceThread(self._standing, spec.controller_address, self._set_draining)
+        self._followers: Followers | None = None
+        self._launcher = launcher or SubprocessLauncher()
+        self._engine: Engine | None = None
+        self._hub: Hub | None = None
+        self._loaded = 0.0
+        self._failure: tuple[str, bool] | None = None
+        self._ready = False
+        self._settled = threading.Event()
+        self._lock = threading.Lock()
+        self._thread = threading.Thread(target=self._lead, name="headway-engine", daemon=True)
+
+    @property
+    def pids(self) -> list[int]:
+        """Process ids by rank."""
+        return list(self._standing.pids)
+
+    def start(self) -> None:
+        """Blocks until the group serves. Raises ConfigError, GroupFailed or OSError (the port); then all ranks are gone
+        and the process should end."""
+        self.spec.check()
+        limit_threads(self.spec.device)
+        dump_stacks_on_signal()
+        port = self._service.start(self.spec.host, self.spec.port)
+        self.endpoint = f"{self.spec.host}:{port}"
+        self._thread.start()
+        self._settled.wait()
+        if self._failure is None:
+            return
+        why, config = self._failure
+        self._stand(admin_pb2.REPLICA_STATE_UNHEALTHY, why)
+        if self._followers is not None:
+            self._followers.kill()
+        self._service.flush(1.0)
+        self._service.stop(0.0)
+        raise ConfigError(why) if config else GroupFailed(why)
+
+    def check_health(self) -> None:
+        """Raises GroupFailed unless a step or a ping went through every rank lately."""
+        if not self._ready or self._engine is None or self._followers is None:
+            raise GroupFailed("the group is not ready")
+        if not self._thread.is_alive():
+            raise GroupFailed("the engine's loop has ended")
+        if self._engine.silence() > self.spec.engine.step_timeout_s:
+            raise GroupFailed(f"the engine has been silent for {self._engine.silence():.1f} s")
+        for member in self._followers.members:
+            if not member.handle.alive():
+                raise GroupFailed(f"rank {member.rank} is gone")
+
+    def drain(self) -> None:
+        """Takes no new requests; those that run go on."""
+        self._set_draining(True)
+
+    def stop(self, timeout_s: float = 30.0) -> None:
+        """Drains for at most `timeout_s`, aborts what is left, and ends every rank. For a group that is ready."""
+        if not self._ready:
+            return
+        assert self._engine is not None and self._hub is not None and self._followers is not None
+        self.drain()
+        deadline = time.monotonic() + timeout_s
+        while time.monotonic() < deadline and not (self._engine.inbox.empty() and self._hub.unfinished == 0):
+            time.sleep(0.01)
+        self._ready = False
+        self._engine.inbox.put(Stop())
+        self._thread.join()
+        self._service.stop(1.0)
+
+    def wait(self, timeout_s: float | None = None) -> None:
+        """Returns when the engine's loop has ended, which only `stop` makes it do."""
+        self._thread.join(timeout_s)
+
+    def _lead(self) -> None:
+        """The engine's thread, from loading to the end."""
+        try:
+            runner, followers = self._load()
+            plane = StepPlane(runner, followers, self.spec.engine.step_timeout_s)
+            engine = self._engine = self._make_engine(runner, plane)
+            engine.ping()
+            self._serve(runner, engine)
+            engine.run()
+            plane.shut_down()
+            runner.close()
+            followers.leave(LEAVE_S)
+        except GroupFailed:
+            return  # the watch over the followers saw it first, and has said why
+        except BaseException as error:
+            if not isinstance(error, ConfigError):
+                log.exception("the engine failed")
+            text = str(error) if isinstance(error, ConfigError) else f"{type(error).__name__}: {error}"
+            self._fail(text, isinstance(error, ConfigError))
+
+    def _load(self) -> tuple[Runner, Followers]:
+        from ..parallel.communicator import join
+
+        spec = self.spec
+        followers = self._followers = Followers(
+            spec, self._launcher, on_progress=self._progressed, on_failure=self._fail
+        )
+        rendezvous = f"tcp://127.0.0.1:{_free_port()}"
+        # From this thread, because the kernel ties each follower's life to the thread that started it.
+        followers.launch(rendezvous)
+        self._standing.pids = [os.getpid(), *(member.handle.pid for member in followers.members)]
+        self._standing.nodes = [platform.node(), *(member.handle.node for member in followers.members)]
+        self._stand(admin_pb2.REPLICA_STATE_LOADING, "loading weights")
+        from ..execution.runner import Runner
+
+        runner = Runner(spec, join(0, spec.tp, spec.pp, spec.device, rendezvous, JOIN_TIMEOUT_S), self._own_progress)
+        self._own_progress(1.0)
+        pages = min([runner.suggested_pages(), *followers.wait_loaded()])
+        followers.allocate(pages)
+        runner.allocate(pages)
+        followers.wait_allocated()
+        return runner, followers
+
+    def _make_engine(self, runner: Runner, plane: StepPlane) -> Engine:
+        engine, info = self.spec.engine, runner.info
+        limits = self._limits = Limits(
+            page_size=engine.page_size,
+            total_pages=runner.total_pages,
+            max_context_tokens=min(info.max_context_tokens, runner.total_pages * engine.page_size),
+            max_sequences=engine.max_sequences,
+            token_budget=engine.token_budget,
+            max_waiting=engine.max_waiting,
+            vocab_size=info.vocab_size,
+        )
+        scheduler = Scheduler(limits, PagePool(limits.total_pages, limits.page_size))
+        return Engine(scheduler, plane.run, self._service.publish)
+
+    def _serve(self, runner: Runner, engine: Engine) -> None:
+        """From here on requests are taken, and failures end the process."""
+        hub = self._hub = Hub(self.incarnation, engine.inbox, engine.silence, engine.figures())
+        description = self._description(runner)
+        self._service.ready(ServedEngine(hub, self._limits, description, Path(self.spec.model_path)))
+        self._standing.endpoint, self._standing.revision = self.endpoint, runner.info.revision
+        with self._lock:
+            if self._failure is not None:
+                raise GroupFailed(self._failure[0])
+            self._ready = True
+        self._stand(admin_pb2.REPLICA_STATE_READY, "")
+        self._settled.set()
+
+    def _description(self, runner: Runner) -> engine_pb2.DescribeResponse:
+        spec, info, limits = self.spec, runner.info, self._limits
+        return engine_pb2.DescribeResponse(
+            replica_id=spec.replica_id,
+            model=spec.model_name,
+            revision=info.revision,
+            incarnation=self.incarnation,
+            page_size=limits.page_size,
+            max_context_tokens=limits.max_context_tokens,
+            vocab_size=info.vocab_size,
+            tensor_parallel=spec.tp,
+            pipeline_parallel=spec.pp,
+            eos_token_ids=info.eos_token_ids,
+            default_sampling=sampling_to_proto(info.default_sampling),
+            device=f"{info.device}, {info.dtype}",
+            max_sequences=limits.max_sequences,
+            max_waiting=limits.max_waiting,
+        )
+
+    def _set_draining(self, draining: bool) -> None:
+        if self._engine is None or not self._ready:
+            return
+        self._engine.inbox.put(Accept(not draining))
+        self._service.set_serving(not draining)
+        state = admin_pb2.REPLICA_STATE_DRAINING if draining else admin_pb2.REPLICA_STATE_READY
+        self._stand(state, "draining" if draining else "")
+
+    def _own_progress(self, loaded: float) -> None:
+        self._loaded = loaded
+        self._progressed()
+
+    def _progressed(self) -> None:
+        followers = self.spec.world_size - 1
+        theirs = self._followers.loaded() if self._followers is not None else 0.0
+        self._standing.loaded = (self._loaded + theirs * followers) / (followers + 1)
+        self._service.changed()
+
+    def _stand(self, state: admin_pb2.ReplicaState, reason: str) -> None:
+        self._standing.state, self._standing.reason = state, reason
+        self._service.changed()
+
+    def _fail(self, why: str, config: bool) -> None:
+        """Any thread: the group cannot go on. While it loads, `start` says so; later the process ends here."""
+        with self._lock:
+            if self._failure is None or (config and not self._failure[1]):
+                self._failure = (why, config)
+            ready = self._ready
+        if ready:
+            self._die(why)
+        self._settled.set()
+
+    def _die(self, why: str) -> None:
+        """Stacks to stderr, every rank killed, this process gone: a half-dead group would only hold requests."""
+        try:
+            log.critical("the group dies: %s", why)
+            assert self._followers is not None
+            self._followers.dump_stacks()
+            dump_stacks()
+            time.sleep(STACKS_S)
+            self._followers.kill()
+        finally:
+            os._exit(EXIT_ENGINE_DEAD)
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port

@@ -1,0 +1,29 @@
+"""What a rank's process is started with."""
+
+from __future__ import annotations
+
+import msgspec
+
+from ...core.specs import GroupSpec
+
+
+class RankSpec(msgspec.Struct, frozen=True, kw_only=True):
+    """One rank of a group. All values are plain: JSON carries it.
+
+    `control` is the name of the leader's control socket in the abstract namespace of Unix sockets, where `token` proves
+    that the caller was started by the leader. Plans and results travel through memory that is handed over there.
+    """
+
+    group: GroupSpec
+    rank: int
+    rendezvous: str
+    control: str
+    token: str
+    leader_pid: int
+
+    def encode(self) -> bytes:
+        return msgspec.json.encode(self)
+
+    @staticmethod
+    def decode(data: bytes) -> RankSpec:
+        return msgspec.json.decode(data, type=RankSpec)

@@ -1,0 +1,61 @@
+"""The command line of one worker group."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from ..core.errors import ConfigError
+from ..core.specs import EngineSpec, GroupSpec
+
+DEMO = Path(__file__).parent.parent / "demo" / "headway-demo"
+
+
+def parse(argv: list[str] | None = None) -> GroupSpec:
+    """The group that the arguments ask for. Raises ConfigError when there is no such model directory."""
+    engine = EngineSpec()
+    parser = argparse.ArgumentParser(
+        prog="python -m headway.worker", description="Serve one replica of a model on this machine, without Ray."
+    )
+    parser.add_argument("--model", default="demo", help="directory of the checkpoint, or demo")
+    parser.add_argument("--name", default="", help="name of the model; the directory's by default")
+    parser.add_argument("--replica-id", default="replica-0")
+    parser.add_argument("--tp", type=int, default=1, help="tensor-parallel size")
+    parser.add_argument("--pp", type=int, default=1, help="pipeline stages")
+    parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
+    parser.add_argument("--dtype", default="auto", choices=("auto", "float32", "bfloat16", "float16"))
+    parser.add_argument("--host", default="127.0.0.1")
+    parser.add_argument("--port", type=int, default=0, help="port of EngineService; 0 takes any free one")
+    parser.add_argument("--controller", default="", help="HOST:PORT of a controller to report to")
+    parser.add_argument("--page-size", type=int, default=engine.page_size, help="tokens in a page of KV")
+    parser.add_argument("--pages", type=int, default=engine.total_pages, help="pages of KV; 0: what memory allows")
+    parser.add_argument("--token-budget", type=int, default=engine.token_budget, help="tokens computed in a step")
+    parser.add_argument("--max-sequences", type=int, default=engine.max_sequences, help="requests that run at once")
+    parser.add_argument("--max-waiting", type=int, default=engine.max_waiting, help="requests that may wait")
+    parser.add_argument("--max-context-tokens", type=int, default=engine.max_context_tokens, help="0: the model's own")
+    parser.add_argument("--step-timeout", type=float, default=engine.step_timeout_s, metavar="SECONDS")
+    args = parser.parse_args(argv)
+    path = DEMO if args.model == "demo" else Path(args.model)
+    if not path.is_dir():
+        raise ConfigError(f"--model {args.model}: there is no such directory")
+    return GroupSpec(
+        replica_id=args.replica_id,
+        model_name=args.name or path.resolve().name,
+        model_path=str(path.resolve()),
+        tp=args.tp,
+        pp=args.pp,
+        device=args.device,
+        dtype=args.dtype,
+        host=args.host,
+        port=args.port,
+        controller_address=args.controller,
+        engine=EngineSpec(
+            page_size=args.page_size,
+            total_pages=args.pages,
+            max_sequences=args.max_sequences,
+            token_budget=args.token_budget,
+            max_context_tokens=args.max_context_tokens,
+            max_waiting=args.max_waiting,
+            step_timeout_s=args.step_timeout,
+        ),
+    )

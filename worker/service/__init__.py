@@ -1,0 +1,7 @@
+"""EngineService and the reports to the controller: the engine as others see it, on an event loop of its own."""
+
+from .hub import Hub
+from .standing import Standing
+from .thread import ServiceThread
+
+__all__ = ["Hub", "ServiceThread", "Standing"]

@@ -1,0 +1,151 @@
+"""All sessions of this leader: numbers the reports, keeps what a newcomer has to be told, deals out each report.
+
+Everything here runs on the event loop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import time
+from collections.abc import Callable, Iterator
+from queue import SimpleQueue
+
+from ...core.blocks import join_keys
+from ...core.errors import Stale
+from ...proto.headway.v1 import engine_pb2
+from ..engine import Command, Figures, Leave, StepReport
+from .changes import ChangeLog
+from .messages import event_messages, load_message
+from .outbox import Outbox
+
+HEARTBEAT_S = 1.0
+SNAPSHOT_KEYS = 16_384
+
+
+class Session:
+    """One router's stream. `number` is what the engine knows it by."""
+
+    def __init__(self, number: int, router_id: str) -> None:
+        self.number = number
+        self.router_id = router_id
+        self.outbox = Outbox()
+        self.last_submit = 0
+
+
+class Hub:
+    """Reports flow in by `publish`, and out by each session's outbox."""
+
+    def __init__(
+        self, incarnation: str, inbox: SimpleQueue[Command], silence: Callable[[], float], figures: Figures
+    ) -> None:
+        self.incarnation = incarnation
+        self.inbox = inbox
+        self.sequence = 0
+        self._silence = silence
+        self._figures = figures
+        self._log = ChangeLog()
+        self._sessions: dict[int, Session] = {}
+        self._numbers = itertools.count(1)
+        self._published_at = 0.0
+
+    @property
+    def unfinished(self) -> int:
+        """Requests that run or wait, as of the last report."""
+        return self._figures.running + self._figures.waiting
+
+    def load(self) -> engine_pb2.Load:
+        """The load as of the last report, with the engine's silence as of now."""
+        return load_message(self._figures, self._silence())
+
+    def publish(self, report: StepReport) -> None:
+        """Numbers a report and gives every session its part."""
+        self.sequence += 1
+        self._published_at = time.monotonic()
+        self._figures = report.figures
+        self._log.add(self.sequence, report.kv_changes)
+        load = self.load()
+        for number, session in self._sessions.items():
+            session.last_submit = report.submitted.get(number, session.last_submit)
+            session.outbox.add(
+                self.sequence,
+                report.outputs.get(number, []),
+                report.refusals.get(number, []),
+                report.kv_changes,
+                load,
+                session.last_submit,
+            )
+
+    def heartbeat(self) -> None:
+        """A report without news. It does not need the engine, so it tells of a hung one too."""
+        self.publish(StepReport({}, {}, {}, [], self._figures))
+
+    async def beat(self) -> None:
+        """Sends a heartbeat whenever nothing else was published for HEARTBEAT_S. Runs until cancelled."""
+        while True:
+            due = self._published_at + HEARTBEAT_S - time.monotonic()
+            if due <= 0:
+                self.heartbeat()
+            else:
+                await asyncio.sleep(due)
+
+    def join(self, hello: engine_pb2.Hello) -> tuple[Session, Iterator[engine_pb2.SessionResponse]]:
+        """Opens a session, in place of an older one of the same router; with the messages that come first."""
+        for older in [session for session in self._sessions.values() if session.router_id == hello.router_id]:
+            older.outbox.close(Stale(f"another session of router {hello.router_id!r} took this one's place"))
+            self.leave(older)
+        self.heartbeat()  # so that even a router which missed nothing gets the load at once
+        session = Session(next(self._numbers), hello.router_id)
+        self._sessions[session.number] = session
+        opening = self._continue(hello)
+        return session, self._snapshot() if opening is None else iter([opening])
+
+    def leave(self, session: Session) -> None:
+        """Ends a session: its requests are aborted. Safe to repeat."""
+        if self._sessions.pop(session.number, None) is not None:
+            session.outbox.close()
+            self.inbox.put(Leave(session.number))
+
+    def close(self) -> None:
+        """Ends every stream, once what it holds is sent."""
+        for session in list(self._sessions.values()):
+            self.leave(session)
+
+    def _continue(self, hello: engine_pb2.Hello) -> engine_pb2.SessionResponse | None:
+        """One message for all that a router missed; None when only a snapshot will do."""
+        if hello.incarnation != self.incarnation or not 0 < hello.after_sequence < self.sequence:
+            return None
+        changes = self._log.after(hello.after_sequence)
+        if changes is None:
+            return None
+        message = self._message(hello.after_sequence + 1)
+        message.kv_events.extend(event_messages(changes))
+        return message
+
+    def _snapshot(self) -> Iterator[engine_pb2.SessionResponse]:
+        """All stored keys as of now, in parts. The list is taken at once, the messages are made as they are sent."""
+        sequence, load, keys = self.sequence, self.load(), list(self._log.stored)
+
+        def parts() -> Iterator[engine_pb2.SessionResponse]:
+            for start in range(0, max(1, len(keys)), SNAPSHOT_KEYS):
+                message = self._message(sequence, sequence, load)
+                message.snapshot = True
+                message.snapshot_continues = start + SNAPSHOT_KEYS < len(keys)
+                if part := keys[start : start + SNAPSHOT_KEYS]:
+                    stored = engine_pb2.BlocksStored(keys=join_keys(part), medium=engine_pb2.MEDIUM_DEVICE)
+                    message.kv_events.add(stored=stored)
+                yield message
+
+        return parts()
+
+    def _message(
+        self, first: int, last: int | None = None, load: engine_pb2.Load | None = None
+    ) -> engine_pb2.SessionResponse:
+        message = engine_pb2.SessionResponse(
+            incarnation=self.incarnation,
+            first_sequence=first,
+            sequence=self.sequence if last is None else last,
+            load=self.load() if load is None else load,
+        )
+        message.time.GetCurrentTime()
+        return message

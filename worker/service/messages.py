@@ -1,0 +1,65 @@
+"""The engine's plain values as messages."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from ...core.blocks import join_keys
+from ...proto.headway.v1 import engine_pb2
+from ..engine import Figures, Output, Refused
+from ..pages import KvChange, KvOp
+
+
+def load_message(figures: Figures, silence_s: float) -> engine_pb2.Load:
+    return engine_pb2.Load(
+        running=figures.running,
+        waiting=figures.waiting,
+        waiting_uncached_tokens=figures.uncached_tokens,
+        used_pages=figures.used_pages,
+        cached_pages=figures.cached_pages,
+        total_pages=figures.total_pages,
+        engine_silence_ms=int(silence_s * 1000),
+        prefill_rate=figures.prefill_rate,
+        decode_step_ms=figures.decode_step_ms,
+        accepting=figures.accepting,
+        totals=engine_pb2.LoadTotals(
+            requests=figures.requests,
+            prompt_tokens=figures.prompt_tokens,
+            cached_tokens=figures.cached_tokens,
+            output_tokens=figures.output_tokens,
+            steps=figures.steps,
+            preemptions=figures.preemptions,
+            aborts=figures.aborts,
+            step_seconds=figures.step_seconds,
+            model_seconds=figures.model_seconds,
+        ),
+    )
+
+
+def event_messages(changes: Iterable[KvChange]) -> list[engine_pb2.KvEvent]:
+    return [_event(change) for change in changes]
+
+
+def _event(change: KvChange) -> engine_pb2.KvEvent:
+    if change.op is KvOp.CLEARED:
+        return engine_pb2.KvEvent(cleared=engine_pb2.BlocksCleared())
+    keys = join_keys(change.keys)
+    if change.op is KvOp.STORED:
+        return engine_pb2.KvEvent(stored=engine_pb2.BlocksStored(keys=keys, medium=engine_pb2.MEDIUM_DEVICE))
+    return engine_pb2.KvEvent(removed=engine_pb2.BlocksRemoved(keys=keys, medium=engine_pb2.MEDIUM_DEVICE))
+
+
+def output_message(output: Output) -> engine_pb2.StepOutput:
+    return engine_pb2.StepOutput(
+        id=output.id,
+        token_ids=output.token_ids,
+        finish_reason=output.finish,
+        stop_token_id=output.stop_token_id,
+        cached_tokens=output.cached_tokens,
+        preemptions=output.preemptions,
+    )
+
+
+def refusal_message(refused: Refused) -> engine_pb2.Refusal:
+    error = refused.error
+    return engine_pb2.Refusal(id=refused.id, code=error.code.value[0], reason=error.reason, message=error.message)

@@ -1,0 +1,103 @@
+"""What one router has not been sent yet. Reports merge here while its stream is slow, so the engine never waits."""
+
+from __future__ import annotations
+
+import asyncio
+
+from ...core.errors import HeadwayError
+from ...proto.headway.v1 import engine_pb2
+from ..engine import Output, Refused
+from ..pages import KvChange
+from .changes import count_keys, net
+from .messages import event_messages, output_message, refusal_message
+
+COMPACT_KEYS = 4_096
+
+
+class Outbox:
+    """Holds at most: the tokens of the router's live requests, and the net change of the cache."""
+
+    def __init__(self) -> None:
+        self._first = 0
+        self._last = 0
+        self._outputs: dict[int, Output] = {}
+        self._refusals: list[Refused] = []
+        self._changes: list[KvChange] = []
+        self._keys = 0
+        self._compact_at = COMPACT_KEYS
+        self._load = engine_pb2.Load()
+        self._last_submit = 0
+        self._error: HeadwayError | None = None
+        self._closed = False
+        self._ready = asyncio.Event()
+
+    def add(
+        self,
+        sequence: int,
+        outputs: list[Output],
+        refusals: list[Refused],
+        changes: list[KvChange],
+        load: engine_pb2.Load,
+        last_submit: int,
+    ) -> None:
+        """Takes this router's part of report `sequence`."""
+        self._first = self._first or sequence
+        self._last = sequence
+        for output in outputs:
+            before = self._outputs.get(output.id)
+            self._outputs[output.id] = output if before is None else _merge(before, output)
+        self._refusals += refusals
+        self._add_changes(changes)
+        self._load = load
+        self._last_submit = last_submit
+        self._ready.set()
+
+    def close(self, error: HeadwayError | None = None) -> None:
+        """Ends the stream after what is held, with `error` if there is one."""
+        self._closed = True
+        self._error = self._error or error
+        self._ready.set()
+
+    async def take(self) -> engine_pb2.SessionResponse | None:
+        """All that is held, as one message; waits for something. None, or the error, once closed and empty."""
+        await self._ready.wait()
+        if not self._first:
+            if self._error is not None:
+                raise self._error
+            return None
+        message = engine_pb2.SessionResponse(
+            first_sequence=self._first,
+            sequence=self._last,
+            outputs=[output_message(output) for output in self._outputs.values()],
+            refusals=[refusal_message(refused) for refused in self._refusals],
+            kv_events=event_messages(self._changes),
+            load=self._load,
+            last_submit_id=self._last_submit,
+        )
+        message.time.GetCurrentTime()
+        self._first = self._keys = 0
+        self._outputs, self._refusals, self._changes = {}, [], []
+        if not self._closed:
+            self._ready.clear()
+        return message
+
+    def _add_changes(self, changes: list[KvChange]) -> None:
+        if not changes:
+            return
+        self._changes = self._changes + changes
+        self._keys += count_keys(changes)
+        if self._keys > self._compact_at:
+            self._changes = net(self._changes)
+            self._keys = count_keys(self._changes)
+            self._compact_at = max(COMPACT_KEYS, 2 * self._keys)
+
+
+def _merge(before: Output, after: Output) -> Output:
+    return Output(
+        before.id,
+        before.token_ids + after.token_ids,
+        after.finish,
+        after.stop_token_id,
+        before.cached_tokens if before.cached_tokens is not None else after.cached_tokens,
+        after.preemptions,
+    )

@@ -1,0 +1,128 @@
+"""EngineService on grpc.aio. While the model loads, every call is refused with UNAVAILABLE."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import Any
+
+import grpc
+
+from ...core.errors import HeadwayError, InvalidRequest, NotFound, Unavailable
+from ...proto.headway.v1 import engine_pb2
+from ...proto.headway.v1.engine_pb2_grpc import EngineServiceServicer
+from ..engine import Abort, Refuse, Submit
+from ..scheduler import Limits
+from .hub import Hub, Session
+from .submit import request_from
+
+log = logging.getLogger(__name__)
+
+TEXT_ASSETS = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja")
+
+
+class ServedEngine:
+    """What the service needs of an engine that is ready."""
+
+    def __init__(self, hub: Hub, limits: Limits, description: engine_pb2.DescribeResponse, model_path: Path) -> None:
+        self.hub = hub
+        self.limits = limits
+        self.description = description
+        self.model_path = model_path
+
+
+class EngineServicer(EngineServiceServicer):
+    """`engine` is None until the model is loaded. `on_drain` hears whether the engine is to drain or to go on."""
+
+    def __init__(self, on_drain: Callable[[bool], None]) -> None:
+        self.engine: ServedEngine | None = None
+        self._on_drain = on_drain
+
+    async def Describe(self, request: engine_pb2.DescribeRequest, context: Any) -> engine_pb2.DescribeResponse:
+        return self._ready().description
+
+    async def GetTextAssets(
+        self, request: engine_pb2.GetTextAssetsRequest, context: Any
+    ) -> engine_pb2.GetTextAssetsResponse:
+        engine = self._ready()
+        files = await asyncio.to_thread(_read_assets, engine.model_path)
+        return engine_pb2.GetTextAssetsResponse(revision=engine.description.revision, files=files)
+
+    async def Drain(self, request: engine_pb2.DrainRequest, context: Any) -> engine_pb2.DrainResponse:
+        engine = self._ready()
+        self._on_drain(not request.cancel)
+        return engine_pb2.DrainResponse(unfinished=engine.hub.unfinished)
+
+    async def Session(
+        self, request_iterator: AsyncIterator[engine_pb2.SessionRequest], context: Any
+    ) -> AsyncIterator[engine_pb2.SessionResponse]:
+        engine = self._ready()
+        hello = await _hello(request_iterator)
+        session, opening = engine.hub.join(hello)
+        # The callback also runs when the call ends while this generator waits for the transport.
+        context.add_done_callback(lambda _: engine.hub.leave(session))
+        log.info("router %s opened session %d", hello.router_id, session.number)
+        reader = asyncio.create_task(_read(engine, session, request_iterator))
+        try:
+            for message in opening:
+                yield message
+            while (report := await session.outbox.take()) is not None:
+                report.incarnation = engine.hub.incarnation
+                yield report
+        finally:
+            reader.cancel()
+            engine.hub.leave(session)
+            log.info("session %d of router %s ended", session.number, hello.router_id)
+
+    def _ready(self) -> ServedEngine:
+        if self.engine is None:
+            raise Unavailable("the replica is loading its model", retry_after_s=1.0)
+        return self.engine
+
+
+async def _hello(requests: AsyncIterator[engine_pb2.SessionRequest]) -> engine_pb2.Hello:
+    async for request in requests:
+        if request.WhichOneof("command") == "hello" and request.hello.router_id:
+            return request.hello
+        break
+    raise InvalidRequest("hello: the first message of a session must be a Hello with a router_id", field="hello")
+
+
+async def _read(engine: ServedEngine, session: Session, requests: AsyncIterator[engine_pb2.SessionRequest]) -> None:
+    """Hands commands to the engine until the router says no more; then the session ends."""
+    error: HeadwayError | None = None
+    try:
+        async for request in requests:
+            _take(engine, session, request)
+    except HeadwayError as refusal:
+        error = refusal
+    except grpc.RpcError as broken:
+        log.info("session %d broke: %s", session.number, broken)
+    session.outbox.close(error)
+    engine.hub.leave(session)
+
+
+def _take(engine: ServedEngine, session: Session, request: engine_pb2.SessionRequest) -> None:
+    inbox = engine.hub.inbox
+    match request.WhichOneof("command"):
+        case "submit":
+            message = request.submit
+            try:
+                inbox.put(Submit(request_from(message, session.number, engine.limits)))
+            except HeadwayError as error:
+                inbox.put(Refuse(session.number, message.id, error))
+        case "abort":
+            inbox.put(Abort(session.number, request.abort.id))
+        case "hello":
+            raise InvalidRequest("hello: only the first message of a session is a Hello", field="hello")
+        case _:
+            raise InvalidRequest("command: exactly one must be set", field="command")
+
+
+def _read_assets(path: Path) -> dict[str, bytes]:
+    files = {name: (path / name).read_bytes() for name in TEXT_ASSETS if (path / name).is_file()}
+    if "tokenizer.json" not in files:
+        raise NotFound(f"the model directory has no tokenizer.json: {path.name}")
+    return files

@@ -1,0 +1,67 @@
+"""Submit messages into requests. Off the engine's thread, because checking and hashing a long prompt takes a while."""
+
+from __future__ import annotations
+
+from array import array
+
+from ...core.blocks import KEY_BYTES, BlockKey
+from ...core.errors import ContextTooLong, InvalidRequest
+from ...core.sampling import BOUNDS, SamplingParams
+from ...core.wire import sampling_from_proto
+from ...proto.headway.v1 import engine_pb2
+from ..scheduler import Limits, Request
+
+
+def request_from(message: engine_pb2.Submit, session: int, limits: Limits) -> Request:
+    """The request. Raises InvalidRequest, ContextTooLong for what this engine could not run at any time."""
+    prompt_tokens = len(message.token_ids) - message.delivered
+    if prompt_tokens < 1:
+        raise InvalidRequest(
+            f"token_ids: {len(message.token_ids)} tokens, {message.delivered} of them delivered, leave no prompt",
+            field="token_ids",
+        )
+    if message.max_new_tokens <= message.delivered:
+        raise InvalidRequest(
+            f"max_new_tokens must be above the {message.delivered} tokens delivered, got {message.max_new_tokens}",
+            field="max_new_tokens",
+        )
+    if prompt_tokens >= limits.max_context_tokens:
+        raise ContextTooLong(
+            f"token_ids: {prompt_tokens} prompt tokens, and {limits.max_context_tokens} fit with the first new one",
+            field="token_ids",
+        )
+    limits.check_fits(prompt_tokens, message.max_new_tokens)
+    if len(message.cache_root) != KEY_BYTES:
+        raise InvalidRequest(f"cache_root must be {KEY_BYTES} bytes, got {len(message.cache_root)}", field="cache_root")
+    tokens = array("I", message.token_ids)
+    if max(tokens) >= limits.vocab_size:
+        raise InvalidRequest(
+            f"token_ids must be below the vocabulary's {limits.vocab_size}, got {max(tokens)}", field="token_ids"
+        )
+    return Request(
+        session=session,
+        id=message.id,
+        tokens=tokens,
+        prompt_tokens=prompt_tokens,
+        max_new_tokens=message.max_new_tokens,
+        sampling=_sampling(message),
+        root=BlockKey(message.cache_root),
+        page_size=limits.page_size,
+        eos_token_ids=message.eos_token_ids,
+        stop_token_ids=message.stop_token_ids,
+        cache_bypass=message.cache_bypass,
+    )
+
+
+def _sampling(message: engine_pb2.Submit) -> SamplingParams:
+    """Its sampling, every scalar set and inside the bounds: a NaN must not reach the ranks."""
+    for name in BOUNDS:
+        if not message.sampling.HasField(name):
+            raise InvalidRequest(f"sampling.{name} must be set", field=f"sampling.{name}")
+    params = sampling_from_proto(message.sampling, SamplingParams())
+    for name, bound in BOUNDS.items():
+        if not bound.holds(getattr(params, name)):
+            raise InvalidRequest(
+                f"sampling.{name} must be {bound}, got {getattr(params, name)}", field=f"sampling.{name}"
+            )
+    return params
