@@ -2,8 +2,9 @@
 
 from .catalogue import FleetCatalogue
 from .fleet import Fleet
+from .intake import OutputSink
 from .replica import Replica
-from .session import OutputSink, Session
+from .session import Session
 from .watch import watch_cluster
 
 __all__ = ["Fleet", "FleetCatalogue", "OutputSink", "Replica", "Session", "watch_cluster"]

@@ -54,7 +54,7 @@ async def test_a_slow_front_gets_the_tokens_of_many_steps_in_one_chunk(rig: Rig,
     await rig.connect(await new_engine())
     async with aclosing(rig.dispatcher.stream(request(count=50))) as chunks:
         first = await anext(chunks)
-        await asyncio.sleep(0.3)
+        await eventually(lambda: not rig.fleet.session("r0").live_requests)
         rest = [chunk async for chunk in chunks]
     assert len(rest) == 1
     assert tokens_of([first, *rest]) == expected_tokens([1, 2, 3, 4, 5], 7, 50)

@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 
-from rig import Rig, eventually, request
+import pytest
+from rig import Rig, eventually, request, tokens_of
 from scripted_engine import PAGE_SIZE, ScriptedEngine, expected_tokens
 
 from headway.core.blocks import chain_keys, root_key
 from headway.core.sampling import SamplingParams
+from headway.router.replicas import session
 
 NewEngine = Callable[..., Awaitable[ScriptedEngine]]
 KEYS = chain_keys(root_key("rev"), list(range(40)), PAGE_SIZE)
@@ -64,6 +66,25 @@ async def test_a_new_incarnation_starts_with_its_own_cache(rig: Rig, new_engine:
     await engine.start()
     await eventually(lambda: rig.catalogue.ready_replicas("m"))
     assert rig.index.match(KEYS, 0.0) == {}
+
+
+async def test_a_leader_that_falls_silent_is_left(
+    rig: Rig, new_engine: NewEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(session, "SILENCE_S", 0.3)
+    silent, other = await new_engine("silent"), await new_engine("other")
+    other.accepting = False
+    await rig.connect(silent)
+    rig.fleet.add_static(other.endpoint)
+    await eventually(lambda: other.hellos)
+    silent.step_s = 1000.0
+    running = asyncio.create_task(rig.run(request(count=5)))
+    await eventually(lambda: silent.submits)
+    other.accepting = True
+    chunks = await running
+    assert (chunks[-1].replica_id, chunks[-1].migrations) == ("other", 1)
+    assert tokens_of(chunks) == expected_tokens([1, 2, 3, 4, 5], 7, 5)
+    await eventually(lambda: len(silent.hellos) > 1)  # left, and asked again
 
 
 async def test_describe_becomes_a_served_model(rig: Rig, new_engine: NewEngine) -> None:
