@@ -1,0 +1,1 @@
+"""A cluster on this machine: its processes, its document, its start and its end."""

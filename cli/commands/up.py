@@ -1,0 +1,120 @@
+"""`headway up`: a cluster on this machine."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from .. import console, options
+
+if TYPE_CHECKING:
+    from ..cluster.events import Event
+    from ..cluster.options import UpOptions
+
+Model = Annotated[str, typer.Option("--model", "-m", help="Directory of a checkpoint, or demo.")]
+ModelName = Annotated[str, typer.Option(help="Name that requests use. Default: the directory's.", show_default=False)]
+Replicas = Annotated[
+    int | None, typer.Option(help="Replicas. Default: two on CPU, as many as fit on GPUs.", show_default=False)
+]
+Tp = Annotated[int, typer.Option("--tp", help="Tensor-parallel size: devices that share each layer.")]
+Pp = Annotated[int, typer.Option("--pp", help="Pipeline stages.")]
+Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
+Port = Annotated[int, typer.Option(help="HTTP; the next three are gRPC, admin HTTP and admin gRPC. 0: any free ones.")]
+Detach = Annotated[bool, typer.Option("--detach", "-d", help="Return when the cluster is ready; it goes on.")]
+Limit = Annotated[int | None, typer.Option(help="Engine limit. Default: chosen for the model.", show_default=False)]
+StepTimeout = Annotated[
+    float | None, typer.Option(help="Seconds without progress after which a group is restarted.", show_default=False)
+]
+
+
+def register(app: typer.Typer) -> None:
+    app.command("up", help="Bring a cluster up on this machine.")(up)
+
+
+def up(
+    model: Model = "demo",
+    model_name: ModelName = "",
+    replicas: Replicas = None,
+    tp: Tp = 1,
+    pp: Pp = 1,
+    device: Device = "auto",
+    port: Port = 8000,
+    detach: Detach = False,
+    as_json: options.AsJson = False,
+    page_size: Limit = None,
+    pages: Limit = None,
+    max_sequences: Limit = None,
+    token_budget: Limit = None,
+    max_context_tokens: Limit = None,
+    max_waiting: Limit = None,
+    step_timeout: StepTimeout = None,
+) -> None:
+    """Stays until Ctrl-C, which stops everything; or returns when the cluster is ready, with `--detach`."""
+    from ..cluster.options import resolve
+
+    limits = {
+        "--page-size": page_size,
+        "--pages": pages,
+        "--max-sequences": max_sequences,
+        "--token-budget": token_budget,
+        "--max-context-tokens": max_context_tokens,
+        "--max-waiting": max_waiting,
+        "--step-timeout": step_timeout,
+    }
+    wanted = resolve(
+        model=model,
+        model_name=model_name,
+        replicas=replicas,
+        tp=tp,
+        pp=pp,
+        device=device,
+        port=port,
+        engine=tuple(f"{flag}={value}" for flag, value in limits.items() if value is not None),
+    )
+    if detach:
+        _detached(wanted, as_json)
+    else:
+        _in_the_foreground(wanted, as_json)
+
+
+def _detached(wanted: UpOptions, as_json: bool) -> None:
+    from ..cluster import detached
+    from ..cluster.display import Display, print_summary
+    from ..cluster.events import Failed, Ready
+
+    with Display() as display:
+        last = detached.start(wanted, display.show)
+        display.show(last)
+    if isinstance(last, Failed):
+        console.fail(last.message, last.next_step)
+    assert isinstance(last, Ready)
+    if as_json:
+        console.print_json(last.document)
+    else:
+        print_summary(last.document, "Stop it:  headway down")
+
+
+def _in_the_foreground(wanted: UpOptions, as_json: bool) -> None:
+    from ..cluster.display import Display, print_summary
+    from ..cluster.events import Failed, Ready
+    from ..cluster.supervisor import Supervisor
+
+    failures: list[Failed] = []
+
+    with Display() as display:
+
+        def tell(event: Event) -> None:
+            display.show(event)
+            if isinstance(event, Failed):
+                failures.append(event)
+            elif isinstance(event, Ready):
+                if as_json:
+                    console.print_json(event.document)
+                else:
+                    print_summary(event.document, "Ctrl-C stops it.")
+
+        code = Supervisor(wanted, tell).run()
+    for failure in failures:
+        console.fail(failure.message, failure.next_step)
+    raise typer.Exit(code)

@@ -1,0 +1,92 @@
+"""The desired state: plain values, small enough to be written whole at each change."""
+
+from __future__ import annotations
+
+import msgspec
+
+from ...core.specs import EngineSpec, GroupSpec
+
+KEPT_ANSWERS = 1000
+KEPT_LINES = 1000
+
+
+class ModelSpec(msgspec.Struct, frozen=True, kw_only=True):
+    """A model, how many replicas of it are wanted, and what each of them is."""
+
+    name: str
+    path: str
+    replicas: int
+    tp: int = 1
+    pp: int = 1
+    device: str = "cpu"
+    dtype: str = "auto"
+    engine: EngineSpec = EngineSpec()
+
+    def group(self, replica_id: str, *, host: str, controller_address: str) -> GroupSpec:
+        """The worker group that one replica of this model is."""
+        return GroupSpec(
+            replica_id=replica_id,
+            model_name=self.name,
+            model_path=self.path,
+            tp=self.tp,
+            pp=self.pp,
+            device=self.device,
+            dtype=self.dtype,
+            host=host,
+            controller_address=controller_address,
+            engine=self.engine,
+        )
+
+
+class ReplicaRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """A replica that exists or is to exist.
+
+    `drain_until` is 0 for one that shall serve. For one that shall go it is the end of its patience, in unix seconds.
+    """
+
+    id: str
+    model: str
+    ordinal: int
+    drain_until: float = 0.0
+
+
+class Answer(msgspec.Struct, frozen=True, kw_only=True):
+    """What a change with an idempotency key was answered. `digest` names the request, so that a reused key is seen."""
+
+    digest: str
+    version: int
+    steps: tuple[str, ...]
+
+
+class ChangeLine(msgspec.Struct, frozen=True, kw_only=True):
+    """One line of the log of changes. `time` is unix seconds."""
+
+    time: float
+    version: int
+    what: str
+    reason: str = ""
+
+
+class DesiredState(msgspec.Struct, frozen=True, kw_only=True):
+    """Everything that must outlive the controller.
+
+    `revision` grows by one with each commit. `changed_at` is the cluster version of the last change by an operator.
+    `lives` counts controllers that served this state: versions of different lives never compare wrongly.
+    """
+
+    revision: int = 0
+    changed_at: int = 0
+    lives: int = 0
+    next_ordinal: int = 0
+    models: dict[str, ModelSpec] = {}
+    replicas: dict[str, ReplicaRecord] = {}
+    answers: dict[str, Answer] = {}
+    log: tuple[ChangeLine, ...] = ()
+
+    def following(self, **changes: object) -> DesiredState:
+        """The next revision, with these fields changed; what is kept without limit elsewhere is trimmed here."""
+        after = msgspec.structs.replace(self, revision=self.revision + 1, **changes)
+        surplus = len(after.answers) - KEPT_ANSWERS
+        if surplus > 0:
+            after = msgspec.structs.replace(after, answers=dict(list(after.answers.items())[surplus:]))
+        return msgspec.structs.replace(after, log=after.log[-KEPT_LINES:])
