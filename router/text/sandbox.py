@@ -21,7 +21,7 @@ from jinja2.parser import Parser
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 from jinja2.utils import Namespace
 
-MAX_STEPS = 1_000_000  # loop turns and calls of one rendering: about a second
+MAX_STEPS = 200_000  # loop turns and calls of one rendering: a fraction of a second
 MAX_PRODUCT = 1_000_000  # length of a sequence made by `*`
 
 _steps: ContextVar[int] = ContextVar("template_steps", default=0)

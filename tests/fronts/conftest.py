@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import AsyncIterator
-from pathlib import Path
 
 import httpx
 import openai
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parent / "support"))
-
-from serving import Fronts, serve
+from headway.tests.fronts.support.serving import Fronts, serve
 
 
 @pytest.fixture
@@ -34,6 +30,9 @@ async def http(fronts: Fronts) -> AsyncIterator[httpx.AsyncClient]:
 async def client(fronts: Fronts) -> AsyncIterator[openai.AsyncOpenAI]:
     """The client that everybody uses."""
     async with openai.AsyncOpenAI(
-        base_url=f"{fronts.url}/v1", api_key="none", max_retries=0, http_client=httpx.AsyncClient(trust_env=False)
+        base_url=f"{fronts.url}/v1",
+        api_key="none",
+        max_retries=0,
+        http_client=openai.DefaultAsyncHttpxClient(trust_env=False),
     ) as client:
         yield client

@@ -5,20 +5,20 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator
-from typing import Any
+from typing import Any, cast
 
 import grpc
 import httpx
 import pytest
 from google.rpc import error_details_pb2
 from grpc_status import rpc_status
-from scripted_replicas import ASSETS, chunk, demo_model
-from serving import Fronts
 
 from headway.core.errors import ContextTooLong, InvalidRequest, NotFound
 from headway.proto.headway.v1 import inference_pb2 as pb
 from headway.proto.headway.v1 import sampling_pb2
 from headway.router.validation import limits
+from headway.tests.fronts.support.scripted_replicas import ASSETS, chunk, demo_model
+from headway.tests.fronts.support.serving import Fronts
 
 NEIGHBOUR = "neighbour"
 
@@ -53,12 +53,18 @@ async def refusal(call: Any) -> tuple[str, str, str]:
     """Status code, ErrorInfo reason and field of a refused gRPC call."""
     with pytest.raises(grpc.aio.AioRpcError) as caught:
         await _all(call)
-    status = rpc_status.from_call(caught.value)
+    status = rpc_status.from_call(cast(Any, caught.value))
     info, bad = error_details_pb2.ErrorInfo(), error_details_pb2.BadRequest()
     fields = [bad.field_violations[0].field for detail in status.details if detail.Unpack(bad)]
     assert any(detail.Unpack(info) for detail in status.details)
     assert fields == [] or bad.field_violations[0].description == status.message
     return caught.value.code().name, info.reason, fields[0] if fields else ""
+
+
+def raw_call(fronts: Fronts, method: str, raw: bytes) -> Any:
+    """A call with bytes that no generated class would send."""
+    channel: Any = fronts.channel
+    return channel.unary_stream(f"/headway.v1.InferenceService/{method}")(raw)
 
 
 TEXT = {"prompt": pb.Prompt(text="x")}
@@ -242,14 +248,12 @@ async def test_http_names_the_field_that_is_not_utf8(http: httpx.AsyncClient, bo
 )
 async def test_grpc_names_the_field_that_is_not_utf8(fronts: Fronts, method: str, message: Any, field: str) -> None:
     raw = message.SerializeToString().replace(b"BROKEN", b"BRO\xffEN")
-    call = fronts.channel.unary_stream(f"/headway.v1.InferenceService/{method}")(raw)
-    assert await refusal(call) == ("INVALID_ARGUMENT", "INVALID_REQUEST", field)
+    assert await refusal(raw_call(fronts, method, raw)) == ("INVALID_ARGUMENT", "INVALID_REQUEST", field)
 
 
 @pytest.mark.parametrize("raw", [b"\xff", b"\x1a\x05ab", b"\x0a", b"\x0b\x0b", b"\x22\x7f\x00"])
 async def test_grpc_bytes_that_are_no_message_are_the_callers_mistake(fronts: Fronts, raw: bytes) -> None:
-    call = fronts.channel.unary_stream("/headway.v1.InferenceService/Generate")(raw)
-    assert await refusal(call) == ("INVALID_ARGUMENT", "INVALID_REQUEST", "")
+    assert await refusal(raw_call(fronts, "Generate", raw)) == ("INVALID_ARGUMENT", "INVALID_REQUEST", "")
 
 
 @pytest.mark.parametrize(

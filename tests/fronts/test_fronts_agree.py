@@ -11,7 +11,6 @@ import msgspec
 import pytest
 from hypothesis import event, given, settings
 from hypothesis import strategies as st
-from scripted_replicas import ScriptedCatalogue, ScriptedDispatcher, demo_model
 
 from headway.core.errors import HeadwayError
 from headway.core.sampling import BOUNDS
@@ -22,6 +21,7 @@ from headway.router.handler import RequestHandler
 from headway.router.observer import SilentObserver
 from headway.router.types import EngineRequest
 from headway.router.validation.request import UserRequest
+from headway.tests.fronts.support.scripted_replicas import ScriptedCatalogue, ScriptedDispatcher, demo_model
 
 Verdict = tuple[str, str, str] | EngineRequest
 

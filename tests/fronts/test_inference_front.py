@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any, cast
 
 import grpc
 import pytest
 from google.rpc import error_details_pb2
 from grpc_status import rpc_status
-from scripted_replicas import ASSETS, EOS, chunk, demo_model, one_by_one
-from serving import Fronts
 from tokenizers import Tokenizer
 
 from headway.core.errors import Overloaded, Unavailable
 from headway.proto.headway.v1 import inference_pb2 as pb
 from headway.proto.headway.v1 import sampling_pb2
+from headway.tests.fronts.support.scripted_replicas import ASSETS, EOS, chunk, demo_model, one_by_one
+from headway.tests.fronts.support.serving import Fronts
 
 TOKENIZER = Tokenizer.from_buffer(ASSETS["tokenizer.json"])
 
@@ -220,7 +221,7 @@ async def test_failures_are_statuses_with_details(fronts: Fronts, after_tokens: 
         with pytest.raises(grpc.aio.AioRpcError) as caught:
             await responses(fronts, generate())
         assert caught.value.code() == code
-        status = rpc_status.from_call(caught.value)
+        status = rpc_status.from_call(cast(Any, caught.value))
         retry = error_details_pb2.RetryInfo()
         assert any(detail.Unpack(retry) for detail in status.details)
         assert retry.retry_delay.ToMilliseconds() == 1500
@@ -257,7 +258,7 @@ async def test_unary_calls_name_the_field_they_refuse(
     with pytest.raises(grpc.aio.AioRpcError) as caught:
         await getattr(fronts.stub, method)(request_message)
     bad = error_details_pb2.BadRequest()
-    assert any(detail.Unpack(bad) for detail in rpc_status.from_call(caught.value).details)
+    assert any(detail.Unpack(bad) for detail in rpc_status.from_call(cast(Any, caught.value)).details)
     assert bad.field_violations[0].field == field
 
 

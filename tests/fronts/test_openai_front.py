@@ -9,12 +9,12 @@ from typing import Any
 import httpx
 import openai
 import pytest
-from scripted_replicas import ASSETS, chunk, one_by_one
-from serving import Fronts
 from tokenizers import Tokenizer
 
 from headway.core.errors import Overloaded, Unavailable
 from headway.proto.headway.v1 import sampling_pb2
+from headway.tests.fronts.support.scripted_replicas import ASSETS, chunk, one_by_one
+from headway.tests.fronts.support.serving import Fronts
 
 TOKENIZER = Tokenizer.from_buffer(ASSETS["tokenizer.json"])
 TALK: Any = [{"role": "user", "content": "hello"}]

@@ -15,6 +15,12 @@ shared = settings(deadline=None, suppress_health_check=[HealthCheck.function_sco
 cuts = st.lists(st.integers(1, 5), min_size=1)
 
 
+def id_of(tokenizer: Tokenizer, token: str) -> int:
+    token_id = tokenizer.token_to_id(token)
+    assert token_id is not None
+    return token_id
+
+
 def in_pieces(detokenizer: ByteDetokenizer | WindowDetokenizer, ids: list[int], sizes: list[int]) -> list[str]:
     """What comes out when the ids go in a few at a time."""
     pieces = []
@@ -78,7 +84,7 @@ def test_byte_fallback_text_comes_back(fallback_tokenizer: Tokenizer, text: str,
 
 def test_the_window_does_not_grow_with_the_output(fallback_tokenizer: Tokenizer) -> None:
     ids = fallback_tokenizer.encode("the cats " * 50 + "字" * 50, add_special_tokens=False).ids
-    special = fallback_tokenizer.token_to_id("</s>")
+    special = id_of(fallback_tokenizer, "</s>")
     detokenizer = WindowDetokenizer(fallback_tokenizer, frozenset([special]))
     widest = 0
     for token_id in ids:
@@ -90,7 +96,7 @@ def test_the_window_does_not_grow_with_the_output(fallback_tokenizer: Tokenizer)
 def test_the_first_word_keeps_its_space_after_a_prompt(fallback_tokenizer: Tokenizer) -> None:
     prompt = fallback_tokenizer.encode("the", add_special_tokens=False).ids
     detokenizer = WindowDetokenizer(fallback_tokenizer, frozenset(), prompt)
-    assert detokenizer.feed([fallback_tokenizer.token_to_id("▁cat")]) == " cat"
+    assert detokenizer.feed([id_of(fallback_tokenizer, "▁cat")]) == " cat"
 
 
 def test_a_model_gets_the_detokenizer_of_its_family(

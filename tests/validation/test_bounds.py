@@ -58,7 +58,7 @@ def request(**fields: Any) -> UserRequest:
         ({"chat": True, "messages": [Message("user", "")]}, {"chat": True}, "at.messages"),
         (
             {"chat": True, "messages": [Message("assistant", "")]},
-            {"chat": True, "messages": [Message("system", "")] + [Message("tool", "")]},
+            {"chat": True, "messages": [Message("system", ""), Message("tool", "")]},
             "at.messages[1].role",
         ),
         (

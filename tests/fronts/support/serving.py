@@ -10,13 +10,19 @@ from typing import Any
 
 import grpc
 import uvicorn
-from scripted_replicas import RecordingObserver, ScriptedCatalogue, ScriptedDispatcher, demo_model, until
 
 from headway.core import servers
 from headway.proto.headway.v1 import inference_pb2_grpc
 from headway.router.fronts.inference import InferenceServicer
 from headway.router.fronts.openai.app import openai_app
 from headway.router.handler import RequestHandler
+from headway.tests.fronts.support.scripted_replicas import (
+    RecordingObserver,
+    ScriptedCatalogue,
+    ScriptedDispatcher,
+    demo_model,
+    until,
+)
 
 
 @dataclass
@@ -48,7 +54,7 @@ async def serve() -> AsyncIterator[Fronts]:
     try:
         yield Fronts(catalogue, dispatcher, observer, channel, stub, f"http://127.0.0.1:{http_port}")
     finally:
-        await channel.close()
+        await channel.close(None)
         http_server.should_exit = True
         await http
         await grpc_server.stop(0)
