@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 
 class Process:
-    """`python -m MODULE ...` with its log; killed at the end of a test when it still runs."""
+    """`python -m MODULE ...` with all it prints; killed at the end of a test when it still runs."""
 
     def __init__(self, module: str, *arguments: str) -> None:
         self._command = [sys.executable, "-m", module, *arguments]
@@ -22,7 +22,11 @@ class Process:
     async def start(self) -> Process:
         environment = {**os.environ, "OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"}
         self._process = await asyncio.create_subprocess_exec(
-            *self._command, stderr=asyncio.subprocess.PIPE, env=environment, start_new_session=True
+            *self._command,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.STDOUT,
+            env=environment,
+            start_new_session=True,
         )
         self._reader = asyncio.create_task(self._read())
         return self
@@ -62,8 +66,8 @@ class Process:
 
     async def _read(self) -> None:
         assert self._process is not None
-        assert self._process.stderr is not None
-        while data := await self._process.stderr.read(65536):
+        assert self._process.stdout is not None
+        while data := await self._process.stdout.read(65536):
             self.log += data.decode(errors="replace")
 
 
@@ -88,4 +92,18 @@ class RouterProcess(Process):
         await super().start()
         match = await self.said(r"serves: grpc (\S+), http (\S+)")
         self.grpc, self.http = match[1], f"http://{match[2]}"
+        return self
+
+
+class WorkerProcess(Process):
+    """A worker group of the demo model, with the address it took."""
+
+    def __init__(self, replica_id: str, *arguments: str) -> None:
+        super().__init__("headway.worker", "--model", "demo", "--port", "0", "--replica-id", replica_id, *arguments)
+        self.replica_id = replica_id
+        self.endpoint = ""
+
+    async def start(self) -> WorkerProcess:
+        await super().start()
+        self.endpoint = (await self.said(r"EngineService at (\S+),"))[1]
         return self
