@@ -7,11 +7,15 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-from playwright.async_api import Browser, async_playwright
+import pytest_asyncio
+from playwright.async_api import Browser, BrowserContext, async_playwright, expect
 
 from headway.controller.dashboard.build import WEB_DIR, ensure_built
 from headway.tests.dashboard.opened import CHROMIUM_FLAGS, Open, Opened
 from headway.tests.dashboard.stream_server import StreamServer, serving
+
+# Patience costs nothing where all is well, and a busy machine is no failure.
+expect.set_options(timeout=20_000)
 
 
 @pytest.fixture(scope="session")
@@ -19,8 +23,9 @@ def built_page() -> None:
     ensure_built()
 
 
-@pytest.fixture
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def browser() -> AsyncIterator[Browser]:
+    """One browser for a module; each page gets a context of its own."""
     executable = shutil.which("chromium")
     if executable is None:
         pytest.fail("the dashboard is tested in a real browser: install it with `apt-get install chromium`")
@@ -30,26 +35,31 @@ async def browser() -> AsyncIterator[Browser]:
         await started.close()
 
 
-@pytest.fixture
+@pytest_asyncio.fixture(loop_scope="module")
 async def server(built_page: None) -> AsyncIterator[StreamServer]:
     async with serving(StreamServer()) as served:
         yield served
 
 
-@pytest.fixture
-async def open_page(browser: Browser, server: StreamServer) -> Open:
-    """Opens the page at a width, colour scheme and path of the server; `frozen` leaves its clock to the test."""
+@pytest_asyncio.fixture(loop_scope="module")
+async def open_page(browser: Browser, server: StreamServer) -> AsyncIterator[Open]:
+    """Opens the page at a width, colour scheme and path of the server; with `own_clock` a test lets time pass."""
 
-    async def open_it(width: int = 1280, scheme: str = "light", path: str = "", frozen: bool = False) -> Opened:
+    contexts: list[BrowserContext] = []
+
+    async def open_it(width: int = 1280, scheme: str = "light", path: str = "", own_clock: bool = False) -> Opened:
         context = await browser.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme)  # type: ignore[arg-type]
         opened = Opened(await context.new_page(), server.url.rstrip("/"))
         opened.listen()
-        if frozen:
+        if own_clock:
             await opened.page.clock.install()
+        contexts.append(context)
         await opened.page.goto(server.url + path)
         return opened
 
-    return open_it
+    yield open_it
+    for context in contexts:
+        await context.close()
 
 
 @pytest.fixture

@@ -12,6 +12,8 @@ from headway.tests.dashboard import scenes
 from headway.tests.dashboard.opened import Open, Opened
 from headway.tests.dashboard.stream_server import StreamServer
 
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
 
 def card(page: Page, replica: str) -> Locator:
     return page.get_by_role("article", name=f"Replica {replica}", exact=True)
@@ -78,6 +80,18 @@ async def test_shows_request_figures_over_all_routers(server: StreamServer, open
         ).to_contain_text(text)
     await expect(opened.page.locator(".figure canvas")).to_have_count(len(expected))
     await expect(opened.page.get_by_role("rowheader", name="router-2")).to_contain_text("127.0.0.1:50052")
+    check_quiet(opened)
+
+
+async def test_an_idle_router_has_no_percentiles_rather_than_zeros(server: StreamServer, open_page: Open) -> None:
+    server.snapshot = admin_pb2.WatchClusterResponse(
+        version=1, snapshot=True, routers=[admin_pb2.Router(id="router-1")]
+    )
+    opened = await open_page()
+    figures = opened.page.locator(".figure")
+    await expect(figures.filter(has_text="Finished")).to_contain_text("0 req/s")
+    await expect(figures.filter(has_text="Time to first token")).to_contain_text("– p50p99 –")
+    await expect(figures.filter(has_text="Prefix hits")).to_contain_text("– of prompt tokens")
     check_quiet(opened)
 
 
@@ -168,13 +182,12 @@ async def test_comes_back_by_itself(server: StreamServer, open_page: Open) -> No
 
 async def test_asks_again_when_the_stream_is_silent_without_alarm(server: StreamServer, open_page: Open) -> None:
     server.snapshot = scenes.small()
-    opened = await open_page(frozen=True)
+    opened = await open_page(own_clock=True)
     page = opened.page
     await expect(card(page, "demo-0")).to_be_visible()
     server.snapshot = admin_pb2.WatchClusterResponse(version=9, snapshot=True, replicas=[scenes.replica("demo-7")])
-    await page.clock.run_for(29_000)
     assert server.connections == 1
-    await page.clock.run_for(2_000)
+    await page.clock.run_for(31_000)
     await expect(card(page, "demo-7")).to_be_visible()
     await expect(page.get_by_role("alert")).to_have_count(0)
     assert server.connections == 2

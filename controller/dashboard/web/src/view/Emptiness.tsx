@@ -20,7 +20,8 @@ export function EmptyCluster() {
       <Icon name="pending" />
       <h2>No models yet</h2>
       <p>
-        The controller runs and nothing is deployed on it. <code>headway up --model DIR</code> starts a first model.
+        The controller answers, but it is still starting, or no model is deployed on it. <code>headway up --model DIR</code>{" "}
+        starts a first one.
       </p>
     </div>
   );

@@ -1,9 +1,9 @@
 import { useState } from "react";
 
-import { duration, NONE } from "./format";
+import { duration } from "./format";
 import { Sparkline, type Tone } from "./Sparkline";
 
-type Format = (value: number) => string;
+export type Format = (value: number | null) => string;
 
 interface FigureProps {
   label: string;
@@ -28,11 +28,11 @@ export function Figure({ label, unit, note, tone = "plain", top, times, lines, n
   const show = (index: number): string => {
     const value = at === undefined ? now[index] : lines[index]?.[hovered ?? -1];
     const write = at === undefined ? format[index] : (hoverFormat ?? format[index]);
-    return value === null || value === undefined || !write ? NONE : write(value);
+    return write?.(value ?? null) ?? "";
   };
-  const alarming = tone !== "plain" && (now[0] ?? 0) > 0;
+  const shown = (now[0] ?? 0) > 0 ? tone : "plain";
   return (
-    <div className={`figure tone-${alarming ? tone : "plain"}${isLive ? "" : " is-old"}`}>
+    <div className={`figure tone-${shown}${isLive ? "" : " is-old"}`}>
       <dt>
         {label}
         <span className="figure-note">{at === undefined || latest === undefined ? note : `${duration((latest - at) * 1000)} ago`}</span>
@@ -42,7 +42,7 @@ export function Figure({ label, unit, note, tone = "plain", top, times, lines, n
         {now.length > 1 && <span className="figure-second">{show(1)}</span>}
       </dd>
       <dd className="figure-chart" aria-hidden="true">
-        <Sparkline times={times} lines={lines} tone={tone} top={top} onHover={setHovered} />
+        <Sparkline times={times} lines={lines} tone={shown} top={top} onHover={setHovered} />
       </dd>
     </div>
   );

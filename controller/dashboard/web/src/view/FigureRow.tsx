@@ -1,7 +1,12 @@
 import { type Figures, figures, type Sample } from "../state/figures";
 import type { Router } from "../state/messages";
-import { Figure } from "./Figure";
+import { Figure, type Format } from "./Figure";
 import { count, milliseconds, NONE, percent, rate } from "./format";
+
+const orNone = (write: (value: number) => string): Format => (value) => (value === null ? NONE : write(value));
+const perSecond = orNone((value) => `+${count(value)}`);
+const rateOrNone = orNone(rate);
+const countOrNone = orNone(count);
 
 type Read = (known: Figures) => number | null;
 
@@ -28,7 +33,6 @@ export function FigureRow({ routers, history, isLive }: FigureRowProps) {
   const tpot = [line((known) => known.tpotP50Ms), line((known) => known.tpotP99Ms)];
   const note = routers.length > 1 ? "slowest router" : "";
   const shared = { times, isLive };
-  const p50 = (value: number | null) => milliseconds(value);
   const p99 = (value: number | null) => `p99 ${milliseconds(value)}`;
   return (
     <section aria-labelledby="requests-title">
@@ -38,27 +42,23 @@ export function FigureRow({ routers, history, isLive }: FigureRowProps) {
       {routers.length === 0 && <p className="hint">No router has reported yet, so there are no request figures.</p>}
       <dl className="figures">
         <Figure {...shared} label="Finished" unit="req/s" lines={[line((known) => known.requestsPerSecond)]}
-          now={[now.requestsPerSecond]} format={[rate]} />
+          now={[now.requestsPerSecond]} format={[rateOrNone]} />
         <Figure {...shared} label="Output" unit="tok/s" lines={[line((known) => known.outputTokensPerSecond)]}
-          now={[now.outputTokensPerSecond]} format={[rate]} />
+          now={[now.outputTokensPerSecond]} format={[rateOrNone]} />
         <Figure {...shared} label="Time to first token" unit="p50" note={note} lines={ttft}
-          now={[now.ttftP50Ms, now.ttftP99Ms]} format={[p50, p99]} />
+          now={[now.ttftP50Ms, now.ttftP99Ms]} format={[milliseconds, p99]} />
         <Figure {...shared} label="Time per output token" unit="p50" note={note} lines={tpot}
-          now={[now.tpotP50Ms, now.tpotP99Ms]} format={[p50, p99]} />
+          now={[now.tpotP50Ms, now.tpotP99Ms]} format={[milliseconds, p99]} />
         <Figure {...shared} label="In flight" unit="requests" lines={[line((known) => known.running)]}
-          now={[now.running]} format={[count]} />
+          now={[now.running]} format={[countOrNone]} />
         <Figure {...shared} label="Prefix hits" unit="of prompt tokens" top={1} lines={[line((known) => known.prefixHitRatio)]}
           now={[now.prefixHitRatio]} format={[percent]} />
         <Figure {...shared} label="Errors" unit="since start" tone="bad" lines={[increases(history, (known) => known.errors)]}
-          now={[now.errors]} format={[count]} hoverFormat={perSecond} />
+          now={[now.errors]} format={[countOrNone]} hoverFormat={perSecond} />
         <Figure {...shared} label="Migrations" unit="since start" tone="warn"
           lines={[increases(history, (known) => known.migrations)]}
-          now={[now.migrations]} format={[count]} hoverFormat={perSecond} />
+          now={[now.migrations]} format={[countOrNone]} hoverFormat={perSecond} />
       </dl>
     </section>
   );
-}
-
-function perSecond(value: number | null): string {
-  return value === null ? NONE : `+${count(value)}`;
 }
