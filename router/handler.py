@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from typing import Any, cast
 
 from ..core.errors import Cancelled, DeadlineExceeded, HeadwayError, Internal, InvalidRequest, NotFound
@@ -45,7 +45,8 @@ class RequestHandler:
         try:
             model, text, engine = await self._prepare(request, record)
             generation = Generation(request, engine, model, text, record, self._observer)
-            async with self._dispatched(engine, deadline) as chunks:
+            expiry = _Expiry(deadline)
+            async with self._dispatched(engine, expiry) as chunks:
                 async for chunk in chunks:
                     for event in generation.take(chunk):
                         yield event
@@ -53,7 +54,7 @@ class RequestHandler:
                         break
             if not generation.finished:
                 raise Internal("the replica's stream ended without a finish reason")
-            if record.finish_reason == sampling_pb2.FINISH_REASON_ABORTED and _passed(deadline):
+            if record.finish_reason == sampling_pb2.FINISH_REASON_ABORTED and expiry.passed:
                 raise DeadlineExceeded(f"the deadline passed after {record.completion_tokens} tokens")
             yield generation.finish()
         except BaseException as error:
@@ -66,20 +67,13 @@ class RequestHandler:
             self._observer.ended(record)
 
     @asynccontextmanager
-    async def _dispatched(
-        self, engine: EngineRequest, deadline: float | None
-    ) -> AsyncIterator[AsyncIterator[TokenChunk]]:
+    async def _dispatched(self, engine: EngineRequest, expiry: _Expiry) -> AsyncIterator[AsyncIterator[TokenChunk]]:
         """The request's stream, closed on the way out and aborted when the deadline passes."""
-        loop = asyncio.get_running_loop()
-        timer = None
-        if deadline is not None:
-            timer = loop.call_at(deadline, self._dispatcher.abort, engine.request_id)
         stream = self._dispatcher.stream(engine)
         try:
-            yield stream
+            with expiry.armed(self._dispatcher, engine.request_id):
+                yield stream
         finally:
-            if timer is not None:
-                timer.cancel()
             await cast("AsyncGenerator[TokenChunk]", stream).aclose()
 
     async def _prepare(
@@ -149,8 +143,32 @@ class RequestHandler:
         return self._dispatcher.abort(request_id)
 
 
-def _passed(deadline: float | None) -> bool:
-    return deadline is not None and asyncio.get_running_loop().time() >= deadline
+class _Expiry:
+    """The end of a request's time. Asking the clock again later would not do: timers may fire a little early."""
+
+    def __init__(self, deadline: float | None) -> None:
+        self._deadline = deadline
+        self.passed = False
+
+    @contextmanager
+    def armed(self, dispatcher: Dispatcher, request_id: str) -> Iterator[None]:
+        """Aborts the request if the deadline passes inside."""
+
+        def expire() -> None:
+            self.passed = True
+            dispatcher.abort(request_id)
+
+        if self._deadline is None:
+            yield
+            return
+        loop = asyncio.get_running_loop()
+        if loop.time() >= self._deadline:
+            raise DeadlineExceeded("the deadline passed before the request reached a replica")
+        timer = loop.call_at(self._deadline, expire)
+        try:
+            yield
+        finally:
+            timer.cancel()
 
 
 def _reason(error: BaseException) -> str:
