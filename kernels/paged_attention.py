@@ -3,9 +3,11 @@
 Every row has queries for its newest tokens and sees all of its context, whose keys and values already lie in the
 cache, those of the new tokens included. What can be worked out once for all layers is in `AttentionBatch`.
 
-The torch reference gathers keys and values by token slot, not by page. That costs the same (measured), needs no mask
-for a full row, and never reads a slot that does not belong to the row: what a former owner left in a page, be it NaN,
-cannot reach another sequence.
+The torch reference gathers keys and values by token slot, not by page. That costs the same (measured) and never reads a
+slot that does not belong to the row: what a former owner left in a page, be it NaN, cannot reach another sequence.
+
+On CPU a decode row is padded to a length that follows from its own alone, and shares a call only with rows padded
+alike. Sums are then taken in the same order, and the row's result has the same bits, whoever else is in the batch.
 """
 
 from __future__ import annotations
@@ -17,10 +19,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-# On CPU a group's gathered keys should stay in the second-level cache, and another group costs about as much as
-# attending to 256 more tokens.
-CPU_GROUP_TOKENS = 1024
-CPU_GROUP_WASTE = 256
+CPU_GROUP_TOKENS = 1024  # keys gathered for one call should stay in the second-level cache
+CPU_PADDING = 16  # lanes of a vector of float32, which the order of summation depends on
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +77,9 @@ def plan_attention(
             group = _chunk(first, token, query_counts[first], context_lengths[first], block_tables, page_size, dtype)
         else:
             last = _end_of_group(query_counts, context_lengths, first, on_cpu)
-            group = _decode(first, last, token, context_lengths, block_tables, page_size, dtype)
+            longest = max(context_lengths[first:last])
+            context = _padded(longest) if on_cpu else longest
+            group = _decode(first, last, token, context, context_lengths, block_tables, page_size, dtype)
         if not on_cpu:
             mask = None if group.mask is None else group.mask.to(device, non_blocking=True)
             slots = group.slots.to(device, non_blocking=True)
@@ -88,45 +90,51 @@ def plan_attention(
     return AttentionBatch(starts, lengths, block_tables, page_size, tuple(groups))
 
 
+def _padded(length: int) -> int:
+    """The length up to which a decode row is padded on CPU: at most an eighth longer, or to a whole vector."""
+    step = max(CPU_PADDING, (1 << (length - 1).bit_length()) // 8)
+    return -(-length // step) * step
+
+
 def _end_of_group(counts: Sequence[int], lengths: Sequence[int], first: int, on_cpu: bool) -> int:
-    """One past the last decode row that is worth padding together with row `first`."""
-    longest, total, row = lengths[first], lengths[first], first + 1
+    """One past the last decode row that is attended to together with row `first`."""
+    context, row = _padded(lengths[first]), first + 1
     while row < len(counts) and counts[row] == 1:
-        longest = max(longest, lengths[row])
-        total += lengths[row]
-        padded = longest * (row + 1 - first)
-        if on_cpu and (padded > CPU_GROUP_TOKENS or padded - total > CPU_GROUP_WASTE):
+        if on_cpu and (_padded(lengths[row]) != context or context * (row + 1 - first) > CPU_GROUP_TOKENS):
             break
         row += 1
     return row
 
 
 def _slots_of(table: Tensor, context: int, page_size: int) -> Tensor:
-    """Slots of the first `context` tokens: [rows, width] block table to [rows, context] int64."""
-    pages = table[:, : -(-context // page_size)].to(torch.int64)
-    slots = (pages * page_size).unsqueeze(-1) + torch.arange(page_size)
-    return slots.view(len(table), -1)[:, :context]
+    """Slots of the first `context` tokens: [rows, width] block table to [rows, context] int64.
+
+    Where `context` goes beyond the table, the slots are those of its last page, for the caller to replace.
+    """
+    tokens = torch.arange(context)
+    pages = table.index_select(1, (tokens // page_size).clamp_(max=table.shape[1] - 1))
+    return pages.to(torch.int64).mul_(page_size).add_(tokens % page_size)
 
 
 def _decode(
     first: int,
     last: int,
     token: int,
+    context: int,
     context_lengths: Sequence[int],
     block_tables: Tensor,
     page_size: int,
     dtype: torch.dtype,
 ) -> RowGroup:
     lengths = context_lengths[first:last]
-    longest, shortest = max(lengths), min(lengths)
-    slots = _slots_of(block_tables[first:last], longest, page_size)
+    slots = _slots_of(block_tables[first:last], context, page_size)
     mask = None
-    if shortest < longest:
-        valid = torch.arange(longest) < torch.tensor(lengths).unsqueeze(-1)
-        # Padding points at the row's own first token: finite memory of its own, and its weight is exactly zero.
+    if min(lengths) < context:
+        valid = torch.arange(context) < torch.tensor(lengths).unsqueeze(-1)
+        # Padding points at the row's own first token: written memory of its own, and its weight is exactly zero.
         slots = torch.where(valid, slots, slots[:, :1])
         mask = torch.zeros(valid.shape, dtype=dtype).masked_fill_(~valid, -torch.inf)[:, None, None, :]
-    return RowGroup(token, last - first, 1, longest, slots.reshape(-1), mask)
+    return RowGroup(token, last - first, 1, context, slots.reshape(-1), mask)
 
 
 def _chunk(

@@ -1,6 +1,6 @@
 """Matrix products with weights that never change, in the layout that is fastest for them.
 
-On CPU in float32 `F.linear` is slow for 4 to 64 rows, which is where decoding lives. Measured on one Zen 4 core, in
+On CPU in float32 `F.linear` is slow for 4 to 64 rows, which is where decoding lives. Measured on one Sapphire Rapids core, in
 microseconds for 4 / 16 / 64 rows:
 
     256 x 512     F.linear   12 /   61 /  180   transposed  15 /   24 /  149   packed by oneDNN  21 /   39 /  114

@@ -37,6 +37,13 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
+def rank_context() -> multiprocessing.context.BaseContext:
+    """Ranks are forked from a server that has imported torch once: eight imports would take half a minute."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["headway.worker.execution.runner"])
+    return context
+
+
 class Rank:
     """What one process does: commands in, (result, logits) out."""
 
@@ -74,7 +81,7 @@ class Rank:
 def serve(rank: int, tp: int, pp: int, rendezvous: str, pipe: Connection) -> None:
     """Entry point of a rank process; ends when the pipe does."""
     rank_here = Rank(join(rank, tp, pp, "cpu", rendezvous, TIMEOUT_S))
-    pipe.send("joined")
+    pipe.send(("done", None))
     while True:
         try:
             command, data = pipe.recv()
@@ -87,9 +94,9 @@ def serve(rank: int, tp: int, pp: int, rendezvous: str, pipe: Connection) -> Non
                 reply = rank_here.step(msgspec.msgpack.decode(data, type=StepPlan))
             else:
                 reply = data(rank_here.comm)
+            pipe.send(("done", reply))
         except Exception:
-            reply = traceback.format_exc()
-        pipe.send(reply)
+            pipe.send(("failed", traceback.format_exc()))
     rank_here.comm.close()
 
 
@@ -105,7 +112,7 @@ class RankGroup:
             self.alone = Rank(join(0, 1, 1, "cpu", "", TIMEOUT_S))
             return
         os.environ.setdefault("OMP_NUM_THREADS", "1")
-        context = multiprocessing.get_context("spawn")
+        context = rank_context()
         rendezvous = f"tcp://127.0.0.1:{free_port()}"
         for rank in range(tp * pp):
             ours, theirs = context.Pipe()
@@ -160,6 +167,6 @@ class RankGroup:
         for pipe in self.pipes:
             assert pipe.poll(60), "a rank did not answer"
             replies.append(pipe.recv())
-        failed = [reply for reply in replies if isinstance(reply, str) and reply != "joined"]
+        failed = [text for outcome, text in replies if outcome == "failed"]
         assert not failed, failed[0]
-        return replies
+        return [reply for _, reply in replies]

@@ -1,0 +1,117 @@
+"""Paged attention against the definition, over random mixes of rows, with poison wherever no row has written."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from headway.kernels.kv_write import kv_write
+from headway.kernels.paged_attention import attention_reference, paged_attention, plan_attention
+
+CPU = torch.device("cpu")
+ROW = st.tuples(st.integers(1, 70), st.integers(1, 40)).map(lambda pair: (pair[0], min(pair)))  # (context, queries)
+
+
+class Case:
+    """Rows of (context, queries) in a cache of which every slot that holds no token of theirs is NaN."""
+
+    def __init__(
+        self,
+        rows: list[tuple[int, int]],
+        page_size: int,
+        kv_heads: int,
+        shared: int,
+        head_dim: int,
+        device: torch.device,
+    ) -> None:
+        generator = torch.Generator().manual_seed(len(rows) * 1000 + rows[0][0])
+        self.rows, self.page_size, self.device = rows, page_size, device
+        widths = [-(-context // page_size) for context, _ in rows]
+        total = sum(widths) + 3
+        order = torch.randperm(total, generator=generator).to(torch.int32)
+        self.tables = torch.full((len(rows), max(widths)), int(order[-1]), dtype=torch.int32)
+        caches = [torch.full((total, page_size, kv_heads, head_dim), torch.nan, device=device) for _ in range(2)]
+        self.key_cache, self.value_cache = caches
+        self.keys, self.values, self.queries = [], [], []
+        taken = 0
+        for row, ((context, queries), width) in enumerate(zip(rows, widths, strict=True)):
+            self.tables[row, :width] = order[taken : taken + width]
+            taken += width
+            key, value = (torch.randn(context, kv_heads, head_dim, generator=generator) for _ in range(2))
+            positions = torch.arange(context)
+            slots = self.tables[row, positions // page_size].long() * page_size + positions % page_size
+            kv_write(key.to(device), value.to(device), self.key_cache, self.value_cache, slots.to(device))
+            self.keys.append(key)
+            self.values.append(value)
+            self.queries.append(torch.randn(queries, kv_heads * shared, head_dim, generator=generator))
+
+    def check(self, tolerance: float = 2e-5) -> None:
+        contexts, counts = [row[0] for row in self.rows], [row[1] for row in self.rows]
+        batch = plan_attention(
+            counts, contexts, self.tables, self.page_size, device=self.device, dtype=self.key_cache.dtype
+        )
+        assert batch.query_starts.tolist()[-1] == sum(counts)
+        scale = 1 / math.sqrt(self.key_cache.shape[-1])
+        query = torch.cat(self.queries).to(self.device)
+        found = paged_attention(query, self.key_cache, self.value_cache, batch, scale).cpu().split(counts)
+        for part, query, key, value in zip(found, self.queries, self.keys, self.values, strict=True):
+            expected = attention_reference(query, key, value, scale)
+            torch.testing.assert_close(part.double(), expected, atol=tolerance, rtol=tolerance)
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    rows=st.lists(ROW, min_size=1, max_size=12),
+    page_size=st.sampled_from([1, 4, 16, 32]),
+    heads=st.sampled_from([(1, 1), (2, 2), (3, 1), (1, 7)]),
+    head_dim=st.sampled_from([8, 64]),
+)
+def test_any_mix_of_rows(rows: list[tuple[int, int]], page_size: int, heads: tuple[int, int], head_dim: int) -> None:
+    Case(rows, page_size, *heads, head_dim, CPU).check()
+
+
+@pytest.mark.parametrize("context", [15, 16, 17, 511, 512, 513, 1100])
+def test_long_decode_rows_beside_short_ones(context: int) -> None:
+    Case([(1, 1), (context, 1), (context - 1, 1), (context, min(context, 33))], 16, 2, 2, 64, CPU).check()
+
+
+def test_reference_agrees_with_torch() -> None:
+    """The definition that the others are held to is itself torch's causal attention."""
+    query, key, value = (torch.randn(9, heads, 16, dtype=torch.float64) for heads in (4, 2, 2))
+    expected = torch.nn.functional.scaled_dot_product_attention(
+        query.transpose(0, 1),
+        key.transpose(0, 1).repeat_interleave(2, 0),
+        value.transpose(0, 1).repeat_interleave(2, 0),
+        is_causal=True,
+    )
+    found = attention_reference(query, key, value, 1 / 4)
+    torch.testing.assert_close(found, expected.transpose(0, 1).reshape(9, -1))
+
+
+def test_a_rows_bits_do_not_depend_on_its_neighbours() -> None:
+    lengths = [5, 40, 41, 64, 100, 250, 600]
+    generator = torch.Generator().manual_seed(3)
+    caches = [torch.randn(200, 16, 2, 32, generator=generator) for _ in range(2)]
+    tables = torch.randperm(200, generator=generator)[: 7 * 25].view(7, 25).to(torch.int32).repeat(1, 2)[:, :38]
+    query = torch.randn(7, 4, 32, generator=generator)
+
+    def attend(rows: list[int]) -> torch.Tensor:
+        batch = plan_attention(
+            [1] * len(rows), [lengths[row] for row in rows], tables[rows], 16, device=CPU, dtype=torch.float32
+        )
+        return paged_attention(query[rows], *caches, batch, 0.2)
+
+    together = attend(list(range(7)))
+    for row in range(7):
+        assert torch.equal(attend([row])[0], together[row])
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_any_mix_of_rows_on_cuda() -> None:
+    rows = [(1, 1), (17, 1), (300, 1), (64, 1), (33, 33), (70, 5)]
+    Case(rows, 16, 2, 4, 64, torch.device("cuda")).check(tolerance=1e-3)
