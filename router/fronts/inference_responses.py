@@ -66,6 +66,7 @@ def model_message(model: ServedModel, chat: bool) -> inference_pb2.Model:
         default_sampling=default,
         features=["generate", "chat"] if chat else ["generate"],
         ready_replicas=model.ready_replicas,
+        vocab_size=model.vocab_size,
     )
 
 
