@@ -38,17 +38,18 @@ class Generation:
             self._text = OutputText(detokenizer, matcher)
         self._reported = 0  # output position of the first token that no delta covered yet
         self._stop_token_id: int | None = None
+        self._begun = False
         self.finished = False
 
     def take(self, chunk: TokenChunk) -> list[Event]:
         """The events that one chunk gives, `Finished` not among them."""
         last = chunk.finish_reason != sampling_pb2.FINISH_REASON_UNSPECIFIED
-        started = self._started(chunk) if self._record.first_token_at == 0.0 else None
+        started = None if self._begun else self._started(chunk)
         ids = chunk.token_ids
         text, used = self._shown(ids, chunk, last)
         if used < len(ids):
             ids = ids[:used]
-        self._count(len(ids), started is not None)
+        self._count(len(ids))
         events: list[Event] = [] if started is None else [started]
         if (text and self._request.want_text) or (ids and self._request.want_token_ids):
             total = self._record.completion_tokens
@@ -79,6 +80,7 @@ class Generation:
         return text, used
 
     def _started(self, chunk: TokenChunk) -> Started:
+        self._begun = True
         record = self._record
         record.replica_id = chunk.replica_id
         record.cached_tokens = chunk.cached_tokens
@@ -92,14 +94,16 @@ class Generation:
             replica_id=chunk.replica_id,
         )
 
-    def _count(self, tokens: int, first: bool) -> None:
+    def _count(self, tokens: int) -> None:
+        if not tokens:  # the end of a request may come alone
+            return
         record = self._record
         record.completion_tokens += tokens
         now = time.perf_counter()
-        if first:
+        if record.first_token_at == 0.0:
             record.first_token_at = record.last_token_at = now
             self._observer.first_token(record)
-        elif tokens:
+        else:
             self._observer.tokens(record, tokens, now - record.last_token_at)
             record.last_token_at = now
 
@@ -124,7 +128,7 @@ class Generation:
             prompt_tokens=record.prompt_tokens,
             cached_tokens=record.cached_tokens,
             completion_tokens=record.completion_tokens,
-            first_token_s=record.first_token_at - record.arrived_at,
+            first_token_s=max(0.0, record.first_token_at - record.arrived_at),
             total_s=time.perf_counter() - record.arrived_at,
             migrations=record.migrations,
             preemptions=record.preemptions,

@@ -65,6 +65,18 @@ async def test_an_abort_before_the_deadline_is_an_abort() -> None:
     assert not rig.handler.abort("a")
 
 
+async def test_an_abort_before_the_first_token_counts_no_token() -> None:
+    rig = Rig()
+    rig.dispatcher.script = lambda request: [asyncio.Event()]
+    running = asyncio.ensure_future(rig.run(UserRequest(names=FieldNames({}), prompt=[1], request_id="a")))
+    await rig.dispatcher.busy()
+    rig.handler.abort("a")
+    assert await running == 2
+    record = rig.observer.ended_records[0]
+    assert (record.completion_tokens, record.first_token_at, record.error) == (0, 0.0, "")
+    assert rig.observer.calls == ["arrived", "ended"]
+
+
 async def test_a_stream_that_just_stops_is_our_fault_and_observed() -> None:
     rig = Rig()
     rig.dispatcher.script = lambda request: [chunk(100)]

@@ -8,6 +8,7 @@ from typing import Any, cast
 import grpc
 import pytest
 from google.rpc import error_details_pb2
+from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_status import rpc_status
 from tokenizers import Tokenizer
 
@@ -292,3 +293,11 @@ async def test_every_request_is_observed_once(fronts: Fronts) -> None:
     assert (record.front, record.method, record.model) == ("grpc", "Generate", "demo")
     assert record.completion_tokens == 5 == 1 + fronts.observer.later_tokens
     assert record.arrived_at < record.first_token_at <= record.last_token_at <= record.ended_at
+
+
+async def test_health_can_be_watched_beside_the_service(fronts: Fronts) -> None:
+    watch = health_pb2_grpc.HealthStub(fronts.channel).Watch(health_pb2.HealthCheckRequest(service=""))
+    async for answer in watch:
+        assert answer.status == health_pb2.HealthCheckResponse.NOT_SERVING
+        break
+    watch.cancel()
