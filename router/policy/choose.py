@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import count
-from statistics import median
 
 import msgspec
 
@@ -12,10 +11,11 @@ from ...core.errors import Overloaded, Unavailable
 from .figures import Figures
 from .ledger import Ledger
 from .predict import Prediction, predict
+from .rates import believed_rate, common_rate
 
 # Costs closer than this are one: the prediction is not that good, and the emptier replica decodes faster.
 TIE_S = 0.001
-TIE_SHARE = 0.02
+TIE_SHARE = 0.05
 # An engine that was silent for longer has likely hung; its own watchdog will end it.
 STALL_S = 5.0
 
@@ -60,8 +60,8 @@ class Policy:
             raise Unavailable("no replica of the model takes requests now", retry_after_s=1.0)
         # A stalled replica may recover, or its death moves the request on: better than nothing, but only than nothing.
         awake = [candidate for candidate in accepting if not candidate.stalled] or accepting
-        default_rate = self._usual_rate(awake)
-        predicted = [(self._predict(candidate, prompt_tokens, default_rate), candidate) for candidate in awake]
+        common = common_rate([candidate.figures for candidate in awake])
+        predicted = [(self._predict(candidate, prompt_tokens, common), candidate) for candidate in awake]
         open_ = [(prediction, candidate) for prediction, candidate in predicted if not self._full(candidate)]
         if not open_:
             soonest = min(prediction.ttft_s for prediction, _ in predicted)
@@ -92,18 +92,13 @@ class Policy:
             replica_id=best.replica_id, submit_id=submit_id, hit_tokens=best.hit_tokens, prediction=prediction
         )
 
-    def _predict(self, candidate: Candidate, prompt_tokens: int, default_rate: float) -> Prediction:
+    def _predict(self, candidate: Candidate, prompt_tokens: int, common: float) -> Prediction:
+        figures = candidate.figures
         pending = self.ledger.pending(candidate.replica_id)
-        return predict(candidate.figures, prompt_tokens, candidate.hit_tokens, pending, default_rate)
+        return predict(figures, prompt_tokens, candidate.hit_tokens, pending, believed_rate(figures, common))
 
     def _full(self, candidate: Candidate) -> bool:
         figures = candidate.figures
         ahead = figures.waiting + self.ledger.pending(candidate.replica_id).requests
         free_rows = max(0, figures.max_sequences - figures.running)
         return ahead >= figures.max_waiting + free_rows
-
-    @staticmethod
-    def _usual_rate(candidates: Sequence[Candidate]) -> float:
-        """A replica that has not measured its rate is taken for as fast as the others."""
-        rates = [candidate.figures.prefill_rate for candidate in candidates if candidate.figures.prefill_rate > 0]
-        return median(rates) if rates else 0.0

@@ -10,11 +10,15 @@ from ...proto.headway.v1 import engine_pb2
 DEFAULT_PREFILL_RATE = 4_000.0
 DEFAULT_DECODE_STEP_S = 0.010
 DEFAULT_MEAN_OUTPUT = 128.0
+DEFAULT_MEAN_OUTPUT_REQUESTS = 8  # so many requests weigh as much as the stand-in
 DEFAULT_MAX_WAITING = 1_024
 
 
 class Figures(msgspec.Struct, frozen=True, kw_only=True):
-    """Load and limits of one replica. Rates are tokens a second, 0 when not measured yet; 0 limits are not known."""
+    """Load and limits of one replica. Rates are tokens a second, 0 when not measured yet; 0 limits are not known.
+
+    `computed_tokens` are the prompt tokens computed since its start, behind `prefill_rate` as evidence.
+    """
 
     running: int = 0
     waiting: int = 0
@@ -25,6 +29,7 @@ class Figures(msgspec.Struct, frozen=True, kw_only=True):
     max_sequences: int = 0
     max_waiting: int = DEFAULT_MAX_WAITING
     prefill_rate: float = 0.0
+    computed_tokens: int = 0
     decode_step_s: float = DEFAULT_DECODE_STEP_S
     mean_output: float = DEFAULT_MEAN_OUTPUT
     silence_s: float = 0.0
@@ -34,7 +39,7 @@ class Figures(msgspec.Struct, frozen=True, kw_only=True):
 def figures_from_load(load: engine_pb2.Load, description: engine_pb2.DescribeResponse) -> Figures:
     """The figures of one report of the replica that describes itself so."""
     totals = load.totals
-    mean_output = totals.output_tokens / totals.requests if totals.requests and totals.output_tokens else 0.0
+    stand_in = DEFAULT_MEAN_OUTPUT * DEFAULT_MEAN_OUTPUT_REQUESTS
     return Figures(
         running=load.running,
         waiting=load.waiting,
@@ -45,8 +50,9 @@ def figures_from_load(load: engine_pb2.Load, description: engine_pb2.DescribeRes
         max_sequences=description.max_sequences,
         max_waiting=description.max_waiting or DEFAULT_MAX_WAITING,
         prefill_rate=load.prefill_rate,
+        computed_tokens=max(0, totals.prompt_tokens - totals.cached_tokens),
         decode_step_s=load.decode_step_ms / 1e3 or DEFAULT_DECODE_STEP_S,
-        mean_output=mean_output or DEFAULT_MEAN_OUTPUT,
+        mean_output=(totals.output_tokens + stand_in) / (totals.requests + DEFAULT_MEAN_OUTPUT_REQUESTS),
         silence_s=load.engine_silence_ms / 1e3,
         accepting=load.accepting,
     )

@@ -7,33 +7,51 @@ from typing import NamedTuple
 from .figures import DEFAULT_PREFILL_RATE, Figures
 from .ledger import NOTHING, Pending
 
+# Share of its life that a request loses to the others in a full batch. Small batches cost next to nothing, so the share
+# goes with the square of the occupancy.
+CONTENTION = 0.5
+
 
 class Prediction(NamedTuple):
-    """`ttft_s` is what this request will wait; `work_s` is the prefill it adds to the queue of everyone after it."""
+    """`ttft_s` is what this request will wait; `work_s` is the prefill it adds to the queue of everyone after it;
+    `contention_s` is what decoding beside the others will cost."""
 
     ttft_s: float
     work_s: float
+    contention_s: float = 0.0
 
     @property
     def cost_s(self) -> float:
-        """What is minimized. Counting the added work too keeps prefixes from being computed twice for a small gain."""
-        return self.ttft_s + self.work_s
+        """What is minimized.
+
+        Counting the added work too keeps prefixes from being computed twice for a small gain; counting contention keeps
+        requests with one prefix from filling one replica's batch while others idle.
+        """
+        return self.ttft_s + self.work_s + self.contention_s
 
 
 def predict(
-    figures: Figures, prompt_tokens: int, hit_tokens: int, pending: Pending = NOTHING, default_rate: float = 0.0
+    figures: Figures, prompt_tokens: int, hit_tokens: int, pending: Pending = NOTHING, rate: float = 0.0
 ) -> Prediction:
     """Prediction for a prompt of which the replica's cache has the first `hit_tokens`.
 
-    The last prompt token is always computed, hit or not: its output is the first new token.
+    `rate` is the prefill rate to believe; the replica's own when 0. The last prompt token is always computed, hit or
+    not: its output is the first new token.
     """
-    rate = figures.prefill_rate or default_rate or DEFAULT_PREFILL_RATE
+    rate = rate or figures.prefill_rate or DEFAULT_PREFILL_RATE
     own = max(1, prompt_tokens - hit_tokens)
     queued = figures.waiting_uncached_tokens + pending.tokens
     # A busy engine is in the middle of a step which the request has to sit out.
     join_s = figures.decode_step_s if figures.running or figures.waiting else 0.0
     blocked_s = max(_wait_for_row(figures, pending), _wait_for_pages(figures, pending, own))
-    return Prediction(join_s + blocked_s + (queued + own) / rate, own / rate)
+    return Prediction(join_s + blocked_s + (queued + own) / rate, own / rate, _contention(figures, pending))
+
+
+def _contention(figures: Figures, pending: Pending) -> float:
+    if not figures.max_sequences:
+        return 0.0
+    rows = figures.running + figures.waiting + pending.requests
+    return CONTENTION * _lifetime_s(figures) * min(1.0, rows / figures.max_sequences) ** 2
 
 
 def _lifetime_s(figures: Figures) -> float:
