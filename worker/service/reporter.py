@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 import grpc
 
@@ -16,7 +16,6 @@ from ...proto.headway.v1.control_pb2_grpc import ControlServiceStub
 if TYPE_CHECKING:
     from ...proto.headway.v1.control_pb2_grpc import ControlServiceAsyncStub
 
-    _Call = grpc.aio.StreamUnaryCall[control_pb2.ReportReplicaRequest, control_pb2.ReportReplicaResponse]
 
 log = logging.getLogger(__name__)
 
@@ -47,7 +46,7 @@ class Reporter:
     async def run(self) -> None:
         """Runs until cancelled."""
         async with grpc.aio.insecure_channel(self._address, options=CHANNEL_OPTIONS) as channel:
-            stub = cast("ControlServiceAsyncStub", ControlServiceStub(channel))
+            stub = ControlServiceStub(channel)
             while True:
                 try:
                     await self._stream(stub)
@@ -56,7 +55,7 @@ class Reporter:
                 await asyncio.sleep(RETRY_S)
 
     async def _stream(self, stub: ControlServiceAsyncStub) -> None:
-        call = cast("_Call", stub.ReportReplica(None))
+        call = stub.ReportReplica(None)
         try:
             while not call.done():
                 self._changed.clear()
