@@ -13,12 +13,12 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
-from ....core.errors import HeadwayError, NotFound
+from ....core.errors import HeadwayError, InvalidRequest, NotFound
 from ....core.servers import as_status
 from ...handler import RequestHandler
 from ...types import ServedModel
 from .endpoint import GenerateEndpoint
-from .errors import WrongMethod, error_body, error_headers
+from .errors import error_body, error_headers
 from .replies import ChatReply, CompletionReply
 from .requests import read_chat, read_completion
 
@@ -73,7 +73,7 @@ async def _no_such_route(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     path = request.url.path
     if error.status_code == 405:
-        return _error(WrongMethod(f"{path} does not take {request.method}"), error.headers)
+        return _error(InvalidRequest(f"{path} does not take {request.method}"), 405, error.headers)
     if error.status_code == 404:
         return _error(NotFound(f"no such path: {path}"))
     return _error(as_status(error))
@@ -83,11 +83,11 @@ async def _refused(request: Request, error: Exception) -> Response:
     return _error(as_status(error))
 
 
-def _error(error: HeadwayError, headers: Any = None) -> Response:
+def _error(error: HeadwayError, status: int | None = None, headers: Any = None) -> Response:
     own = {name.decode(): value.decode() for name, value in error_headers(error)}
     return Response(
         error_body(error),
-        status_code=error.http_status,
+        status_code=status or error.http_status,
         media_type="application/json",
         headers={**(headers or {}), **own},
     )

@@ -6,9 +6,10 @@ from collections.abc import Sequence
 
 from starlette.types import Receive, Scope, Send
 
-from ....core.errors import Cancelled, HeadwayError
+from ....core.errors import Cancelled, InvalidRequest
+from ....core.servers import as_status
 from ...validation.limits import MAX_REQUEST_BYTES
-from .errors import BodyTooLarge, WrongContentType, error_body, error_headers
+from .errors import HttpRefusal, error_body, error_headers
 
 Headers = Sequence[tuple[bytes, bytes]]
 
@@ -23,10 +24,11 @@ def header(scope: Scope, name: bytes) -> str:
 
 
 async def read_json_body(scope: Scope, receive: Receive) -> bytes:
-    """The whole body. Raises WrongContentType, BodyTooLarge, and Cancelled when the client leaves in the middle."""
+    """The whole body. Raises HttpRefusal, and Cancelled when the client leaves in the middle."""
     media = header(scope, b"content-type").partition(";")[0].strip().lower()
     if media not in ("application/json", ""):
-        raise WrongContentType(f"content-type must be application/json, got {media[:100]!r}", field="content-type")
+        what = f"content-type must be application/json, got {media[:100]!r}"
+        raise HttpRefusal(415, InvalidRequest(what, field="content-type"))
     announced = header(scope, b"content-length")
     if announced.isdigit() and int(announced) > MAX_REQUEST_BYTES:
         raise _too_large(announced)
@@ -44,8 +46,8 @@ async def read_json_body(scope: Scope, receive: Receive) -> bytes:
             return b"".join(pieces)
 
 
-def _too_large(size: str) -> BodyTooLarge:
-    return BodyTooLarge(f"the request has {size} bytes; at most {MAX_REQUEST_BYTES}")
+def _too_large(size: str) -> HttpRefusal:
+    return HttpRefusal(413, InvalidRequest(f"the request has {size} bytes; at most {MAX_REQUEST_BYTES}"))
 
 
 async def send_json(send: Send, body: bytes, *, status: int = 200, headers: Headers = ()) -> None:
@@ -58,8 +60,11 @@ async def send_json(send: Send, body: bytes, *, status: int = 200, headers: Head
     await send({"type": "http.response.body", "body": body})
 
 
-async def send_error(send: Send, error: HeadwayError, headers: Headers = ()) -> None:
-    await send_json(send, error_body(error), status=error.http_status, headers=[*headers, *error_headers(error)])
+async def send_error(send: Send, error: Exception, headers: Headers = ()) -> None:
+    """Any exception as a caller may see it."""
+    shown = error.error if isinstance(error, HttpRefusal) else as_status(error)
+    status = error.status if isinstance(error, HttpRefusal) else shown.http_status
+    await send_json(send, error_body(shown), status=status, headers=[*headers, *error_headers(shown)])
 
 
 async def start_events(send: Send, headers: Headers) -> None:

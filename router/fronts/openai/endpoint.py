@@ -45,7 +45,7 @@ class GenerateEndpoint:
             headers.append((REQUEST_ID.encode(), request_id.encode()))
             request, wanted = await self._read(await read_json_body(scope, receive), request_id)
         except Exception as error:
-            await _refuse(send, error, headers)
+            await send_error(send, error, headers)
             return
         respond = asyncio.ensure_future(self._respond(request, wanted, send, headers))
         watch = asyncio.ensure_future(disconnected(receive))
@@ -74,7 +74,7 @@ class GenerateEndpoint:
                     await self._whole(events, reply, send, headers)
                     return
             except Exception as error:
-                await _refuse(send, error, headers)
+                await send_error(send, error, headers)
                 return
             await self._stream(events, reply, send, headers)
 
@@ -111,7 +111,3 @@ def _request_id(scope: Scope) -> str:
     given = header(scope, REQUEST_ID.encode())
     check_request_id(given, REQUEST_ID)
     return given or uuid.uuid4().hex
-
-
-async def _refuse(send: Send, error: Exception, headers: list[tuple[bytes, bytes]]) -> None:
-    await send_error(send, as_status(error), headers)

@@ -9,22 +9,13 @@ import msgspec
 from ....core.errors import HeadwayError, InvalidRequest, Overloaded, Unavailable
 
 
-class BodyTooLarge(InvalidRequest):
-    """As any request over a bound, with the status that HTTP has for bodies."""
+class HttpRefusal(Exception):
+    """A request over a bound for which HTTP has a status of its own. The tree's verdict on it stays the same."""
 
-    http_status = 413
-
-
-class WrongContentType(InvalidRequest):
-    """The body is announced as something else than JSON."""
-
-    http_status = 415
-
-
-class WrongMethod(InvalidRequest):
-    """The path exists, with another method."""
-
-    http_status = 405
+    def __init__(self, status: int, error: InvalidRequest) -> None:
+        super().__init__(error.message)
+        self.status = status
+        self.error = error
 
 
 def error_body(error: HeadwayError) -> bytes:
