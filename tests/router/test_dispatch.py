@@ -24,7 +24,7 @@ from headway.core.errors import (
 from headway.proto.headway.v1 import sampling_pb2
 
 NewEngine = Callable[..., Awaitable[ScriptedEngine]]
-PROMPT = list(range(100, 140))
+PROMPT = list(range(100, 500))
 
 
 async def test_tokens_arrive_once_in_order_with_one_last_chunk(rig: Rig, new_engine: NewEngine) -> None:
