@@ -40,9 +40,11 @@ def fill(runner: Runner, batch: int, context: int, steps: int, sampling: Samplin
 def decode(runner: Runner, batch: int, steps: int) -> tuple[list[float], list[float]]:
     """Seconds of each step: whole, and in the model."""
     lengths = runner.rows.known[:batch].tolist()
-    whole, model, tokens = [], [], None
+    whole: list[float] = []
+    model: list[float] = []
+    tokens: list[int] = []
     for step in range(steps):
-        appended = [] if tokens is None else list(enumerate(tokens))
+        appended = list(enumerate(tokens))
         work = [RowWork(row, lengths[row] - 1 + step, 1, True, []) for row in range(batch)]
         start = time.perf_counter()
         result = runner.step(StepPlan(step, [], [], appended, work))

@@ -65,45 +65,35 @@ def plan_attention(
     `block_tables[r]` ([rows, width] int32 on the CPU; entries past the context are not read). Decode rows (one query)
     are grouped as they come: sorted by length they waste least.
     """
-    rows = len(query_counts)
-    lengths = torch.tensor(context_lengths, dtype=torch.int32)
-    starts = torch.zeros(rows + 1, dtype=torch.int32)
+    starts = torch.zeros(len(query_counts) + 1, dtype=torch.int32)
     torch.cumsum(torch.tensor(query_counts, dtype=torch.int32), 0, out=starts[1:])
+    lengths = torch.tensor(context_lengths, dtype=torch.int32)
     on_cpu = device.type == "cpu"
     groups: list[RowGroup] = []
     first, token = 0, 0
-    while first < rows:
-        if query_counts[first] > 1:
-            group = _chunk(first, token, query_counts[first], context_lengths[first], block_tables, page_size, dtype)
+    while first < len(query_counts):
+        queries, last = query_counts[first], first + 1
+        if queries > 1:
+            made = [_chunk(token, queries, context_lengths[first], block_tables[first:last], page_size, dtype)]
         else:
-            last = _end_of_group(query_counts, context_lengths, first, on_cpu)
-            longest = max(context_lengths[first:last])
-            context = _padded(longest) if on_cpu else longest
-            group = _decode(first, last, token, context, context_lengths, block_tables, page_size, dtype)
-        if not on_cpu:
-            mask = None if group.mask is None else group.mask.to(device, non_blocking=True)
-            slots = group.slots.to(device, non_blocking=True)
-            group = RowGroup(group.start, group.rows, group.queries, group.context, slots, mask)
-        groups.append(group)
-        first += group.rows
-        token += group.rows * group.queries
+            while last < len(query_counts) and query_counts[last] == 1:
+                last += 1
+            made = _decode(token, context_lengths[first:last], block_tables[first:last], page_size, dtype, on_cpu)
+        groups += made if on_cpu else [_moved(group, device) for group in made]
+        first, token = last, token + queries * (last - first)
     return AttentionBatch(starts, lengths, block_tables, page_size, tuple(groups))
+
+
+def _moved(group: RowGroup, device: torch.device) -> RowGroup:
+    slots = group.slots.to(device, non_blocking=True)
+    mask = None if group.mask is None else group.mask.to(device, non_blocking=True)
+    return RowGroup(group.start, group.rows, group.queries, group.context, slots, mask)
 
 
 def _padded(length: int) -> int:
     """The length up to which a decode row is padded on CPU: at most an eighth longer, or to a whole vector."""
     step = max(CPU_PADDING, (1 << (length - 1).bit_length()) // 8)
     return -(-length // step) * step
-
-
-def _end_of_group(counts: Sequence[int], lengths: Sequence[int], first: int, on_cpu: bool) -> int:
-    """One past the last decode row that is attended to together with row `first`."""
-    context, row = _padded(lengths[first]), first + 1
-    while row < len(counts) and counts[row] == 1:
-        if on_cpu and (_padded(lengths[row]) != context or context * (row + 1 - first) > CPU_GROUP_TOKENS):
-            break
-        row += 1
-    return row
 
 
 def _slots_of(table: Tensor, context: int, page_size: int) -> Tensor:
@@ -117,30 +107,34 @@ def _slots_of(table: Tensor, context: int, page_size: int) -> Tensor:
 
 
 def _decode(
-    first: int,
-    last: int,
-    token: int,
-    context: int,
-    context_lengths: Sequence[int],
-    block_tables: Tensor,
-    page_size: int,
-    dtype: torch.dtype,
-) -> RowGroup:
-    lengths = context_lengths[first:last]
-    slots = _slots_of(block_tables[first:last], context, page_size)
-    mask = None
-    if min(lengths) < context:
-        valid = torch.arange(context) < torch.tensor(lengths).unsqueeze(-1)
-        # Padding points at the row's own first token: written memory of its own, and its weight is exactly zero.
-        slots = torch.where(valid, slots, slots[:, :1])
-        mask = torch.zeros(valid.shape, dtype=dtype).masked_fill_(~valid, -torch.inf)[:, None, None, :]
-    return RowGroup(token, last - first, 1, context, slots.reshape(-1), mask)
+    token: int, lengths: Sequence[int], table: Tensor, page_size: int, dtype: torch.dtype, on_cpu: bool
+) -> list[RowGroup]:
+    """Groups of decode rows that follow each other: on CPU those padded alike, elsewhere all in one."""
+    padded = [_padded(length) for length in lengths] if on_cpu else [max(lengths)] * len(lengths)
+    longest = max(padded)
+    valid = torch.arange(longest) < torch.tensor(lengths).unsqueeze(-1)
+    slots = _slots_of(table, longest, page_size)
+    # Padding points at the row's own first token: written memory of its own, and its weight is exactly zero.
+    slots = torch.where(valid, slots, slots[:, :1])
+    mask = torch.zeros(valid.shape, dtype=dtype).masked_fill_(~valid, -torch.inf)[:, None, None, :]
+    groups, first = [], 0
+    while first < len(lengths):
+        context, last = padded[first], first + 1
+        most = max(1, CPU_GROUP_TOKENS // context) if on_cpu else len(lengths)
+        while last < len(lengths) and padded[last] == context and last - first < most:
+            last += 1
+        full = min(lengths[first:last]) == context
+        part = slots[first:last, :context].reshape(-1)
+        groups.append(
+            RowGroup(token + first, last - first, 1, context, part, None if full else mask[first:last, ..., :context])
+        )
+        first = last
+    return groups
 
 
-def _chunk(
-    row: int, token: int, queries: int, context: int, block_tables: Tensor, page_size: int, dtype: torch.dtype
-) -> RowGroup:
-    slots = _slots_of(block_tables[row : row + 1], context, page_size).reshape(-1)
+def _chunk(token: int, queries: int, context: int, table: Tensor, page_size: int, dtype: torch.dtype) -> RowGroup:
+    """A row with several queries: a prompt, or a part of one."""
+    slots = _slots_of(table, context, page_size).reshape(-1)
     mask = None
     if queries < context:  # a whole prompt is plainly causal; a chunk sees its prefix too
         mask = torch.full((queries, context), -torch.inf, dtype=dtype).triu_(context - queries + 1)

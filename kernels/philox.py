@@ -16,7 +16,10 @@ _WEYL_1 = 0xBB67AE85
 _LOW = 0xFFFFFFFF
 
 
-def philox(counter: tuple[Tensor, Tensor, Tensor, Tensor], key: tuple[Tensor, Tensor]) -> tuple[Tensor, ...]:
+Words = tuple[Tensor, Tensor, Tensor, Tensor]
+
+
+def philox(counter: Words, key: tuple[Tensor, Tensor]) -> Words:
     """Four random words for each counter.
 
     counter: four words, key: two words, each an int64 tensor of values in [0, 2^32) that broadcasts with the others.
@@ -30,11 +33,19 @@ def philox(counter: tuple[Tensor, Tensor, Tensor, Tensor], key: tuple[Tensor, Te
     for _ in range(ROUNDS):
         product_0 = c0 * _MULTIPLIER_0
         product_1 = c2 * _MULTIPLIER_1
-        # The product wraps in int64; its words are right all the same once the shift's sign bits are cut off.
-        c0 = (((product_1 >> 32) & _LOW) ^ c1) ^ k0
-        c2 = (((product_0 >> 32) & _LOW) ^ c3) ^ k1
-        c1 = product_1 & _LOW
-        c3 = product_0 & _LOW
+        c0 = _mixed(product_1, c1, k0)
+        c2 = _mixed(product_0, c3, k1)
+        c1 = product_1.bitwise_and_(_LOW)
+        c3 = product_0.bitwise_and_(_LOW)
         k0 = (k0 + _WEYL_0) & _LOW
         k1 = (k1 + _WEYL_1) & _LOW
     return c0, c1, c2, c3
+
+
+def _mixed(product: Tensor, word: Tensor, key: Tensor) -> Tensor:
+    """High word of the product, xor the other two. The product has wrapped in int64, and its words are right all the
+    same once the shift's sign bits are cut off."""
+    high = (product >> 32).bitwise_and_(_LOW)
+    if word.shape == high.shape:
+        return high.bitwise_xor_(word).bitwise_xor_(key)
+    return high ^ (word ^ key)

@@ -15,7 +15,7 @@ from transformers import (
 )
 
 from headway.core.sampling import SamplingParams
-from headway.worker.sampling import filters
+from headway.worker.sampling.filters import least_kept
 from headway.worker.sampling.penalties import PenaltyCounts, penalize
 
 VOCAB = 300
@@ -24,10 +24,8 @@ VOCAB = 300
 def ours(logits: torch.Tensor, min_p: float, top_k: int, top_p: float) -> torch.Tensor:
     """Filtered scores in the vocabulary's order."""
     rows = len(logits)
-    scores, ids = filters.filter_candidates(
-        logits, torch.full((rows,), min_p), torch.full((rows,), top_k), torch.full((rows,), top_p)
-    )
-    return torch.full_like(logits, -torch.inf).scatter_(-1, ids, scores)
+    floor = least_kept(logits, torch.full((rows,), min_p), torch.full((rows,), top_k), torch.full((rows,), top_p))
+    return logits.masked_fill(logits < floor, -torch.inf)
 
 
 def theirs(logits: torch.Tensor, min_p: float, top_k: int, top_p: float) -> torch.Tensor:
@@ -41,35 +39,28 @@ def theirs(logits: torch.Tensor, min_p: float, top_k: int, top_p: float) -> torc
     return chain(torch.zeros(len(logits), 1, dtype=torch.long), logits)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=150, deadline=None, derandomize=True)  # rounding at a border may fall either way
 @given(
     seed=st.integers(0, 10**6),
-    spread=st.sampled_from([0.1, 1.0, 5.0]),
+    spread=st.sampled_from([0.1, 1.0, 5.0, 30.0]),
     min_p=st.sampled_from([0.0, 0.01, 0.3, 1.0]),
     top_k=st.sampled_from([0, 1, 2, 50, VOCAB, 10**6]),
     top_p=st.sampled_from([1.0, 0.999, 0.9, 0.5, 0.01]),
-    first=st.sampled_from([4, 256]),
 )
-def test_filters(seed: int, spread: float, min_p: float, top_k: int, top_p: float, first: int) -> None:
+def test_filters(seed: int, spread: float, min_p: float, top_k: int, top_p: float) -> None:
     logits = torch.randn(3, VOCAB, generator=torch.Generator().manual_seed(seed)) * spread
-    before = filters.FIRST_CANDIDATES
-    filters.FIRST_CANDIDATES = first  # few candidates at first must come to the same
-    try:
-        found = ours(logits, min_p, top_k, top_p)
-    finally:
-        filters.FIRST_CANDIDATES = before
     expected = theirs(logits.clone(), min_p, top_k, top_p)
-    assert torch.equal(found.isinf(), expected.isinf())
-    assert torch.equal(found[~found.isinf()], logits[~found.isinf()])
+    assert torch.equal(ours(logits, min_p, top_k, top_p), expected)
 
 
 def test_rows_have_filters_of_their_own() -> None:
     logits = torch.randn(4, VOCAB, generator=torch.Generator().manual_seed(1))
     min_p, top_k, top_p = torch.tensor([0.0, 0.2, 0.0, 0.0]), torch.tensor([3, 0, 0, 0]), torch.tensor([1, 1, 0.5, 1.0])
-    scores, ids = filters.filter_candidates(logits, min_p, top_k, top_p)
+    found = logits.masked_fill(logits < least_kept(logits, min_p, top_k, top_p), -torch.inf)
     for row in range(4):
         expected = theirs(logits[row : row + 1].clone(), float(min_p[row]), int(top_k[row]), float(top_p[row]))[0]
-        assert set(ids[row][~scores[row].isinf()].tolist()) == set(torch.nonzero(~expected.isinf())[:, 0].tolist())
+        assert torch.equal(found[row], expected)
+    assert not bool(found[3].isinf().any())
 
 
 @pytest.mark.parametrize("penalty", [0.5, 1.3, 10.0])

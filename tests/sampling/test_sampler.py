@@ -66,7 +66,8 @@ def test_noise_of_candidates_is_the_noise_of_all() -> None:
     seeds, positions = torch.tensor([5, -1]), torch.tensor([0, 2**31 - 1])
     whole = gumbel_for_all(seeds, positions, 1001)
     ids = torch.tensor([[0, 1, 2, 3, 1000, 517], [999, 4, 3, 2, 1, 0]])
-    assert torch.equal(gumbel(seeds, positions, ids), whole.gather(-1, ids))
+    found = gumbel(seeds.repeat_interleave(6), positions.repeat_interleave(6), ids.flatten())
+    assert torch.equal(found.view(2, 6), whole.gather(-1, ids))
 
 
 PARAMS = [
@@ -111,6 +112,12 @@ def test_a_row_that_comes_back_with_its_output_goes_on_alike() -> None:
         moved.free(step)
         stayed.append(0, expected[0])
         tokens += expected
+
+
+def test_temperature_next_to_zero_is_greedy() -> None:
+    sampler = Sampler(3, CPU)
+    sampler.add(0, SamplingParams(temperature=1e-45, seed=1), np.array([0]), 1)
+    assert sampler.sample(torch.tensor([[1.0, 1.01, -50.0]]), [0], [1]) == [1]
 
 
 def test_greedy_takes_the_first_of_equals() -> None:

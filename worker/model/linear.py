@@ -1,7 +1,7 @@
 """Matrix products with weights that never change, in the layout that is fastest for them.
 
-On CPU in float32 `F.linear` is slow for 4 to 64 rows, which is where decoding lives. Measured on one Sapphire Rapids core, in
-microseconds for 4 / 16 / 64 rows:
+On CPU in float32 `F.linear` is slow for 4 to 64 rows, which is where decoding lives. Measured on one Sapphire Rapids
+core, in microseconds for 4 / 16 / 64 rows:
 
     256 x 512     F.linear   12 /   61 /  180   transposed  15 /   24 /  149   packed by oneDNN  21 /   39 /  114
     2048 x 2048   F.linear 1263 / 2418 / 6068   transposed 772 / 1776 / 5867   packed by oneDNN 693 / 1343 / 5189

@@ -14,30 +14,30 @@ _LOW = 0xFFFFFFFF
 def gumbel(seeds: Tensor, positions: Tensor, token_ids: Tensor) -> Tensor:
     """Standard Gumbel noise, float32.
 
-    seeds: [rows] int64 (the bits of a 64-bit seed), positions: [rows] int64 (place of the drawn token in its sequence),
-    token_ids: [rows or 1, candidates] int64. Returns [rows, candidates].
+    seeds: int64 (the bits of a 64-bit seed), positions: int64 (place of the drawn token in its sequence), token_ids:
+    int64, all of one shape, which is the result's.
 
     Each Philox block gives the noise of four neighbouring tokens: word id % 4 of block id // 4.
     """
     words = _blocks(seeds, positions, token_ids >> 2)
     lane = token_ids & 3
-    drawn = torch.where(
-        lane < 2, torch.where(lane == 0, words[0], words[1]), torch.where(lane == 2, words[2], words[3])
-    )
-    return _to_gumbel(drawn)
+    low, high = torch.where(lane == 0, words[0], words[1]), torch.where(lane == 2, words[2], words[3])
+    return _to_gumbel(torch.where(lane < 2, low, high))
 
 
 def gumbel_for_all(seeds: Tensor, positions: Tensor, vocab_size: int) -> Tensor:
-    """The same for every token of the vocabulary, in order, at a quarter of the work: [rows, vocab_size] float32."""
+    """The same for every token of the vocabulary, in order, at a quarter of the work.
+
+    seeds, positions: [rows]. Returns [rows, vocab_size] float32.
+    """
     blocks = torch.arange(-(-vocab_size // 4), device=seeds.device).unsqueeze(0)
-    words = _blocks(seeds, positions, blocks)
+    words = _blocks(seeds.unsqueeze(-1), positions.unsqueeze(-1), blocks)
     return _to_gumbel(torch.stack(words, -1).flatten(1)[:, :vocab_size])
 
 
-def _blocks(seeds: Tensor, positions: Tensor, blocks: Tensor) -> tuple[Tensor, ...]:
-    key = ((seeds & _LOW).unsqueeze(-1), ((seeds >> 32) & _LOW).unsqueeze(-1))
-    sequence = torch.full((1, 1), SEQUENCE, device=seeds.device)
-    return philox((blocks, positions.unsqueeze(-1), sequence, torch.zeros_like(sequence)), key)
+def _blocks(seeds: Tensor, positions: Tensor, blocks: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    sequence = torch.full((1,) * blocks.dim(), SEQUENCE, device=seeds.device)
+    return philox((blocks, positions, sequence, torch.zeros_like(sequence)), (seeds & _LOW, (seeds >> 32) & _LOW))
 
 
 def _to_gumbel(words: Tensor) -> Tensor:

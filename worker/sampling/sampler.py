@@ -13,11 +13,12 @@ import torch
 from torch import Tensor
 
 from ...core.sampling import SamplingParams
-from .filters import filter_candidates, min_p_floor
+from .filters import least_kept, min_p_floor
 from .noise import gumbel, gumbel_for_all
 from .penalties import PenaltyCounts, penalize
 
 Int64 = npt.NDArray[np.int64]
+LEAST_TEMPERATURE = 1e-6  # below it scores would leave float32; it is as good as greedy by far
 
 
 class Sampler:
@@ -59,53 +60,48 @@ class Sampler:
             penalize(part, [self._counts[rows[index]] for index in penalized], [params[index] for index in penalized])
             logits[penalized] = part
         drawn = [index for index, row in enumerate(params) if not row.greedy]
-        if not drawn:
-            return _argmax(logits)
         if len(drawn) == len(rows):
             return self._draw(logits, params, positions)
         tokens = _argmax(logits)
-        chosen = self._draw(logits[drawn], [params[index] for index in drawn], [positions[index] for index in drawn])
-        for index, token in zip(drawn, chosen, strict=True):
-            tokens[index] = token
-        return tokens
-
-    def _draw(self, logits: Tensor, params: list[SamplingParams], positions: list[int]) -> list[int]:
-        """Draws for rows that are not greedy; those with a filter that needs sorting go apart from the others."""
-        sorting = [row.top_k > 0 or row.top_p < 1.0 for row in params]
-        tokens = [0] * len(params)
-        for needs_sorting in (False, True):
-            part = [index for index, needs in enumerate(sorting) if needs is needs_sorting]
-            if not part:
-                continue
-            whole = len(part) == len(params)
-            scaled = (logits if whole else logits[part]) / self._column([params[index].temperature for index in part])
-            draw = self._draw_filtered if needs_sorting else self._draw_plain
-            chosen = draw(scaled, [params[index] for index in part], [positions[index] for index in part])
-            for index, token in zip(part, chosen, strict=True):
+        if drawn:
+            chosen = self._draw(
+                logits[drawn], [params[index] for index in drawn], [positions[index] for index in drawn]
+            )
+            for index, token in zip(drawn, chosen, strict=True):
                 tokens[index] = token
         return tokens
 
-    def _draw_plain(self, logits: Tensor, params: list[SamplingParams], positions: list[int]) -> list[int]:
-        noise = gumbel_for_all(self._seeds(params), self._integers(positions), self.vocab_size)
-        if any(row.min_p > 0.0 for row in params):
-            floor = min_p_floor(logits, self._column([row.min_p for row in params])[:, 0])
-            logits = logits.masked_fill(logits < floor, -torch.inf)
-        return _argmax(noise.add_(logits))
+    def _draw(self, logits: Tensor, params: list[SamplingParams], positions: list[int]) -> list[int]:
+        """Draws for rows that are not greedy."""
+        temperatures = self._floats([max(row.temperature, LEAST_TEMPERATURE) for row in params]).unsqueeze(-1)
+        scores = (logits - logits.amax(-1, keepdim=True)).div_(temperatures)
+        seeds, places = self._seeds(params), self._integers(positions)
+        floor = self._floor(scores, params)
+        if floor is None:
+            return _argmax(gumbel_for_all(seeds, places, self.vocab_size).add_(scores))
+        out = scores < floor
+        kept = out.numel() - int(out.sum())
+        if kept * 4 >= out.numel():  # each token by itself costs as much as the four of a block
+            return _argmax(gumbel_for_all(seeds, places, self.vocab_size).add_(scores).masked_fill_(out, -torch.inf))
+        rows, token_ids = out.logical_not_().nonzero(as_tuple=True)
+        noisy = gumbel(seeds[rows], places[rows], token_ids).add_(scores[rows, token_ids])
+        return _argmax(torch.full_like(scores, -torch.inf).index_put_((rows, token_ids), noisy))
 
-    def _draw_filtered(self, logits: Tensor, params: list[SamplingParams], positions: list[int]) -> list[int]:
-        scores, token_ids = filter_candidates(
-            logits,
-            self._column([row.min_p for row in params])[:, 0],
-            self._integers([row.top_k for row in params]),
-            self._column([row.top_p for row in params])[:, 0],
-        )
-        noise = gumbel(self._seeds(params), self._integers(positions), token_ids)
-        best = torch.tensor(_argmax(noise.add_(scores)), device=self.device).unsqueeze(-1)
-        chosen: list[int] = token_ids.gather(-1, best)[:, 0].tolist()
-        return chosen
+    def _floor(self, scores: Tensor, params: list[SamplingParams]) -> Tensor | None:
+        """The least score that each row's filters keep, [rows, 1]; None when no row has filters."""
+        sorting = [index for index, row in enumerate(params) if row.top_k > 0 or row.top_p < 1.0]
+        if not sorting and all(row.min_p == 0.0 for row in params):
+            return None
+        min_p = self._floats([row.min_p for row in params])
+        floor = min_p_floor(scores, min_p)
+        if sorting:
+            top_k = self._integers([params[index].top_k for index in sorting])
+            top_p = self._floats([params[index].top_p for index in sorting])
+            floor[sorting] = least_kept(scores[sorting], min_p[sorting], top_k, top_p)
+        return floor
 
-    def _column(self, values: list[float]) -> Tensor:
-        return torch.tensor(values, dtype=torch.float32, device=self.device).unsqueeze(-1)
+    def _floats(self, values: list[float]) -> Tensor:
+        return torch.tensor(values, dtype=torch.float32, device=self.device)
 
     def _integers(self, values: list[int]) -> Tensor:
         return torch.tensor(values, dtype=torch.int64, device=self.device)
