@@ -10,9 +10,7 @@ from pathlib import Path
 
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parent.parent / "client" / "support"))
-
-from scripted_inference import ScriptedInference, ServerThread
+from headway.tests.client.support.scripted_inference import ScriptedInference, ServerThread
 
 HEADWAY = [sys.executable, "-m", "headway.cli"]
 
@@ -35,7 +33,7 @@ class Command:
         return subprocess.CompletedProcess(done.args, done.returncode, done.stdout.decode(), done.stderr.decode())
 
     def start(self, *arguments: str, **options: object) -> subprocess.Popen[bytes]:
-        return subprocess.Popen([*HEADWAY, *arguments], env=self.env, **options)  # type: ignore[call-overload, no-any-return]
+        return subprocess.Popen([*HEADWAY, *arguments], env=self.env, **options)  # type: ignore[call-overload]
 
 
 @pytest.fixture

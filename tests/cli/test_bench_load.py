@@ -7,19 +7,20 @@ import itertools
 import math
 import time
 from collections import Counter
+from collections.abc import Sequence
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from scripted_inference import ScriptedInference, ServerThread, refuse
 
 from headway.cli.bench.histogram import Histogram
 from headway.cli.bench.load import closed_loop, open_loop
-from headway.cli.bench.runner import Plan, bench
+from headway.cli.bench.runner import BenchReport, Plan, bench
 from headway.cli.bench.show import remarks, table
 from headway.cli.bench.tally import Tally
 from headway.cli.bench.workload import Lengths, Workload
 from headway.client import AsyncHeadway, Overloaded
+from headway.tests.client.support.scripted_inference import ScriptedInference, ServerThread, refuse
 
 
 @given(st.lists(st.floats(1e-6, 3600), min_size=1, max_size=300), st.sampled_from([0.0, 0.5, 0.9, 0.99, 1.0]))
@@ -128,47 +129,51 @@ async def test_arrivals_are_seeded_poisson_and_wait_for_nobody() -> None:
     assert mean == pytest.approx(1 / 2000, rel=0.15) and deviation == pytest.approx(mean, rel=0.2)
 
 
-async def run_bench(server: ServerThread, **changes: object) -> object:
-    plan = {"concurrency": [1, 4], "rates": [], "requests": 12, "warmup": 3, "timeout_s": 20.0} | changes
+async def run_bench(
+    server: ServerThread,
+    *,
+    concurrency: Sequence[int] = (),
+    rates: Sequence[float] = (),
+    warmup: int = 0,
+) -> BenchReport:
+    plan = Plan(concurrency=list(concurrency), rates=list(rates), requests=12, warmup=warmup, timeout_s=20.0)
+    ended: list[str] = []
+
+    def progress(name: str, requests: int, tally: Tally, end: bool) -> None:
+        if end:
+            ended.append(name)
+
     async with AsyncHeadway(server.address) as headway:
         model = await headway.model()
-    progress: list[tuple[str, bool]] = []
-    report = await bench(
-        server.address,
-        model,
-        workload(),
-        Plan(**plan),
-        lambda name, total, tally, end: progress.append((name, end)),  # type: ignore[arg-type]
-    )
-    ended = [name for name, end in progress if end]
-    assert len(ended) == len(report.runs) + (1 if plan["warmup"] else 0)
+    report = await bench(server.address, model, workload(), plan, progress)
+    assert len(ended) == len(report.runs) + (1 if warmup else 0)
     return report
 
 
 async def test_a_bench_counts_what_was_asked_and_answered(server: ServerThread, servicer: ScriptedInference) -> None:
-    report = await run_bench(server)
-    first, second = report.runs  # type: ignore[attr-defined]
+    report = await run_bench(server, concurrency=[1, 4], warmup=3)
+    first, second = report.runs
     assert len(servicer.requests) == 3 + 12 + 12
     for run, asked in ((first, servicer.requests[3:15]), (second, servicer.requests[15:])):
         assert (run.requests, run.completed, run.errors) == (12, 12, {})
         assert run.prompt_tokens == sum(len(request.prompt.token_ids.ids) for request in asked)
         assert run.output_tokens == sum(request.stopping.max_new_tokens for request in asked)
         assert run.output_tokens_per_s == pytest.approx(run.output_tokens / run.duration_s)
-        assert run.ttft_ms.p50 <= run.e2e_ms.p50 and run.tpot_ms is not None
+        assert run.ttft_ms and run.e2e_ms and run.ttft_ms.p50 <= run.e2e_ms.p50 and run.tpot_ms
     assert first.peak_in_flight == 1 and 1 < second.peak_in_flight <= 4
     assert first.cached_share == pytest.approx(first.cached_tokens / first.prompt_tokens)
     assert all(request.stopping.ignore_eos and request.cache.salt for request in servicer.requests)
     assert len({request.cache.salt for request in servicer.requests}) == 1
-    table(report)  # type: ignore[arg-type]
+    table(report)
 
 
 async def test_refusals_are_figures_and_are_not_retried(server: ServerThread, servicer: ScriptedInference) -> None:
     servicer.script = [refuse(Overloaded("full", retry_after_s=0.01)) for _ in range(5)]
-    report = await run_bench(server, concurrency=[], rates=[200.0], warmup=0)
-    (run,) = report.runs  # type: ignore[attr-defined]
+    report = await run_bench(server, rates=[200.0])
+    (run,) = report.runs
     assert (run.requests, run.completed, run.errors) == (12, 7, {"OVERLOADED": 5})
     assert len(servicer.requests) == 12
-    assert any("5 requests failed with OVERLOADED" in remark for remark in remarks(report))  # type: ignore[arg-type]
+    assert any("5 requests failed with OVERLOADED" in remark for remark in remarks(report))
 
 
 async def test_open_loop_latency_counts_from_when_a_request_was_due(
@@ -177,6 +182,6 @@ async def test_open_loop_latency_counts_from_when_a_request_was_due(
     tally = Tally()
     tally.start(time.perf_counter() - 2.0)
     assert tally.lag.quantile(1.0) >= 2000
-    report = await run_bench(server, concurrency=[], rates=[500.0], warmup=0)
-    (run,) = report.runs  # type: ignore[attr-defined]
+    report = await run_bench(server, rates=[500.0])
+    (run,) = report.runs
     assert (run.mode, run.rate, run.concurrency) == ("open", 500.0, None) and 0 < run.arrivals_s <= run.duration_s

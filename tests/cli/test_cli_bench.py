@@ -6,12 +6,12 @@ import json
 from typing import TYPE_CHECKING
 
 import pytest
-from scripted_inference import ScriptedInference, refuse
 
 from headway.core.errors import Unavailable
+from headway.tests.client.support.scripted_inference import ScriptedInference, refuse
 
 if TYPE_CHECKING:
-    from conftest import Command
+    from headway.tests.cli.conftest import Command
 
 
 def test_json_is_one_document_and_progress_goes_to_stderr(headway: Command, servicer: ScriptedInference) -> None:

@@ -7,12 +7,11 @@ import pty
 import time
 from typing import TYPE_CHECKING
 
-from scripted_inference import ScriptedInference, refuse
-
 from headway.core.errors import ContextTooLong, Overloaded
+from headway.tests.client.support.scripted_inference import ScriptedInference, refuse
 
 if TYPE_CHECKING:
-    from conftest import Command
+    from headway.tests.cli.conftest import Command
 
 
 def said(servicer: ScriptedInference, turn: int) -> list[tuple[str, str]]:

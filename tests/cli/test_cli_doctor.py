@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import json
+import shutil
 import socket
 from typing import TYPE_CHECKING
 
 import pytest
 
-from headway.cli import checks
+from headway.cli import checks, target
 from headway.cli.checks import Finding, Verdict, cluster, machine, software
 from headway.cli.commands import doctor
 
 if TYPE_CHECKING:
-    from conftest import Command
+    from headway.tests.cli.conftest import Command
 
 
 def test_json_holds_every_check(headway: Command) -> None:
@@ -61,9 +62,7 @@ def test_ports_held_by_others_are_named(monkeypatch: pytest.MonkeyPatch, tmp_pat
         monkeypatch.setattr(cluster, "PORTS", (port,))
         finding = cluster.ports()
         assert finding.verdict is Verdict.WARN and str(port) in finding.detail and "--port" in finding.next
-        (cluster.target.home() / "cluster.json").write_text(
-            f'{{"grpc": "127.0.0.1:1", "http": "http://127.0.0.1:{port}"}}'
-        )
+        (target.home() / "cluster.json").write_text(f'{{"grpc": "127.0.0.1:1", "http": "http://127.0.0.1:{port}"}}')
         assert cluster.ports().verdict is Verdict.OK
     assert cluster.ports().verdict is Verdict.OK
 
@@ -71,13 +70,13 @@ def test_ports_held_by_others_are_named(monkeypatch: pytest.MonkeyPatch, tmp_pat
 @pytest.mark.usefixtures("home")
 def test_no_cluster_is_fine_and_a_broken_document_is_not() -> None:
     assert cluster.running().verdict is Verdict.OK
-    (cluster.target.home() / "cluster.json").write_text("{")
+    (target.home() / "cluster.json").write_text("{")
     assert cluster.running().verdict is Verdict.FAIL
 
 
 def test_missing_and_old_packages_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
     wanted = ["grpcio>=9999", "no-such-package-of-ours>=1", "pytest>=1", "triton>=3.6; extra == 'gpu'"]
-    monkeypatch.setattr(software.metadata, "requires", lambda name: wanted)
+    monkeypatch.setattr("importlib.metadata.requires", lambda name: wanted)
     finding = software.packages()
     assert finding.verdict is Verdict.FAIL
     assert "grpcio is " in finding.detail and "must be >=9999" in finding.detail
@@ -91,7 +90,7 @@ def test_a_program_that_is_absent_is_a_warning(monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_too_many_openmp_threads_are_a_warning(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(machine.os, "sched_getaffinity", lambda pid: set(range(4)))
+    monkeypatch.setattr("os.sched_getaffinity", lambda pid: set(range(4)))
     monkeypatch.setattr(machine, "_cpu_quota", lambda: 2.0)
     monkeypatch.setenv("OMP_NUM_THREADS", "2")
     assert machine.cores().verdict is Verdict.OK and "limited to 2.0" in machine.cores().detail
@@ -101,8 +100,8 @@ def test_too_many_openmp_threads_are_a_warning(monkeypatch: pytest.MonkeyPatch) 
 
 @pytest.mark.parametrize(("free", "verdict"), [(2**22, "fail"), (2**26, "warn"), (2**31, "ok")])
 def test_shared_memory_by_size(monkeypatch: pytest.MonkeyPatch, free: int, verdict: str) -> None:
-    usage = machine.shutil._ntuple_diskusage(2**31, 2**31 - free, free)  # type: ignore[attr-defined]
-    monkeypatch.setattr(machine.shutil, "disk_usage", lambda path: usage)
+    usage = shutil.disk_usage("/")._replace(total=2**31, used=2**31 - free, free=free)
+    monkeypatch.setattr("shutil.disk_usage", lambda path: usage)
     assert machine.shared_memory().verdict == verdict
 
 

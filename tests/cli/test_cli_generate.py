@@ -9,12 +9,12 @@ import sys
 from typing import TYPE_CHECKING
 
 import pytest
-from scripted_inference import ScriptedInference, fail_after, refuse
 
 from headway.core import errors
+from headway.tests.client.support.scripted_inference import ScriptedInference, fail_after, refuse
 
 if TYPE_CHECKING:
-    from conftest import Command
+    from headway.tests.cli.conftest import Command
 
 
 def test_text_goes_to_stdout_and_nothing_else(headway: Command, servicer: ScriptedInference) -> None:

@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parent / "support"))
-
-from scripted_inference import ScriptedInference, ServerThread
+from headway.tests.client.support.scripted_inference import ScriptedInference, ServerThread
 
 
 @pytest.fixture

@@ -8,12 +8,12 @@ import threading
 import time
 
 import pytest
-from scripted_inference import ScriptedInference, ServerThread, fail_after, refuse
 
 from headway.client import AsyncHeadway, DeadlineExceeded, Headway, NotFound, Retry, Unavailable
 from headway.client.errors import BY_REASON
 from headway.core import errors
 from headway.core.errors import HeadwayError
+from headway.tests.client.support.scripted_inference import ScriptedInference, ServerThread, fail_after, refuse
 
 ONCE = Retry(attempts=1)
 

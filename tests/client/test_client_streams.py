@@ -7,9 +7,9 @@ import math
 from collections.abc import AsyncIterator, Iterator
 
 import pytest
-from scripted_inference import ScriptedInference, ServerThread, fail_after
 
-from headway.client import AsyncHeadway, ChatMessage, FinishReason, Headway, Internal, InvalidRequest
+from headway.client import AsyncHeadway, ChatMessage, FinishReason, GenerateOptions, Headway, Internal, InvalidRequest
+from headway.tests.client.support.scripted_inference import ScriptedInference, ServerThread, fail_after
 
 
 @pytest.fixture
@@ -48,7 +48,7 @@ def test_a_whole_result(headway: Headway) -> None:
 
 
 async def test_the_async_client_answers_the_same(headway: Headway, async_headway: AsyncHeadway) -> None:
-    options = {"max_new_tokens": 6, "return_token_ids": True, "temperature": 0.0}
+    options: GenerateOptions = {"max_new_tokens": 6, "return_token_ids": True, "temperature": 0.0}
     expected = await asyncio.to_thread(lambda: headway.generate([1, 2, 3], **options))
     assert await async_headway.generate([1, 2, 3], **options) == expected
     async with async_headway.generate_stream([1, 2, 3], **options) as stream:
@@ -66,7 +66,10 @@ async def test_many_streams_share_a_client(async_headway: AsyncHeadway) -> None:
 async def test_chat_sends_the_conversation(
     headway: Headway, async_headway: AsyncHeadway, servicer: ScriptedInference
 ) -> None:
-    conversation = [ChatMessage("system", "Be brief."), {"role": "user", "content": "Hi"}]
+    conversation: list[ChatMessage | dict[str, str]] = [
+        ChatMessage("system", "Be brief."),
+        {"role": "user", "content": "Hi"},
+    ]
     answer = await async_headway.chat(conversation, max_new_tokens=2, template_args={"thinking": False})
     assert answer.text == "w0 w1 "
     sent = servicer.chats[0]

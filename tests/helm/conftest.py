@@ -11,11 +11,8 @@ from typing import Any
 
 import pytest
 
-SUPPORT = Path(__file__).parent / "support"
-sys.path.insert(0, str(SUPPORT))
-
-from manifests import Manifests  # noqa: E402
-from value_sets import VALUE_SETS  # noqa: E402
+from headway.tests.helm.support.manifests import Manifests
+from headway.tests.helm.support.value_sets import VALUE_SETS
 
 CHART = Path(__file__).parents[2] / "helm" / "headway"
 
@@ -53,7 +50,7 @@ class Helm:
 
 @pytest.fixture(scope="session")
 def helm() -> Iterator[Helm]:
-    command = [sys.executable, str(SUPPORT / "helm_process.py")]
+    command = [sys.executable, "-m", "headway.tests.helm.support.helm_process"]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         yield Helm(process)
         assert process.stdin is not None

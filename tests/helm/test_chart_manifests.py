@@ -7,7 +7,8 @@ from typing import Any
 
 import kubernetes_validate
 import pytest
-from manifests import Manifests, ports
+
+from headway.tests.helm.support.manifests import Manifests, ports
 
 VERSIONS = ["1.30", "1.31", "1.32", "1.33", "1.34", "1.35", "1.36", "1.37"]
 CUSTOM = {"RayCluster", "ServiceMonitor"}

@@ -14,10 +14,10 @@ import urllib.request
 from collections.abc import Iterator
 
 import pytest
-from manifests import Manifests
 
 from headway.controller.http import build_app
 from headway.controller.settings import parse
+from headway.tests.helm.support.manifests import Manifests
 
 
 def process(container: dict[str, object]) -> list[str]:

@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import yaml
-from manifests import Manifests
-from value_sets import VALUE_SETS, workers
+
+from headway.tests.helm.support.manifests import Manifests
+from headway.tests.helm.support.value_sets import VALUE_SETS, workers
 
 if TYPE_CHECKING:
-    from conftest import Helm
+    from headway.tests.helm.conftest import Helm
 
 CHART = Path(__file__).parents[2] / "helm" / "headway"
 

@@ -8,7 +8,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
-import secret_protobuf
+from headway.tests.helm.support import secret_protobuf
 
 # group/version -> kinds that charts of ours use.
 KINDS = {

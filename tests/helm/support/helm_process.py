@@ -12,13 +12,10 @@ import gzip
 import json
 import os
 import sys
-from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).parent))
-
-import helm_package
-from fake_kubernetes import FakeKubernetes
+from headway.tests.helm.support import helm_package
+from headway.tests.helm.support.fake_kubernetes import FakeKubernetes
 
 sys.path.insert(0, str(helm_package.site()))
 
