@@ -15,14 +15,13 @@ from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, Response, StreamingResponse
 from starlette.routing import BaseRoute, Mount, Route
-from starlette.staticfiles import StaticFiles
-from starlette.types import Scope
 
 from ..core.errors import HeadwayError, InvalidRequest
 from ..core.servers import as_status
 from ..proto.headway.v1 import admin_pb2
 from .controller import Controller
-from .dashboard import CONTENT_SECURITY_POLICY, STATIC_DIR
+from .dashboard import STATIC_DIR
+from .dashboard.page import Page
 from .guard import Guard
 from .metrics import render
 
@@ -47,23 +46,13 @@ def build_app(controller: Controller, serving: Callable[[], bool], allowed_hosts
         Route("/metrics", api.metrics),
     ]
     if (STATIC_DIR / "index.html").exists():
-        routes.append(Mount("/", _Pages(directory=STATIC_DIR, html=True)))
+        routes.append(Mount("/", Page()))
     else:
         routes.append(Route("/", _not_built))
     handlers: dict[Any, Any] = {HeadwayError: _refuse, Exception: _refuse}
     return Starlette(
         routes=routes, exception_handlers=handlers, middleware=[Middleware(Guard, allowed_hosts=allowed_hosts)]
     )
-
-
-class _Pages(StaticFiles):
-    """The dashboard's files, which may load nothing from elsewhere."""
-
-    async def get_response(self, path: str, scope: Scope) -> Response:
-        response = await super().get_response(path, scope)
-        response.headers["Content-Security-Policy"] = CONTENT_SECURITY_POLICY
-        response.headers["X-Content-Type-Options"] = "nosniff"
-        return response
 
 
 class _Api:

@@ -1,96 +1,113 @@
-"""The controller's HTTP contract with the page, spoken by a server that a test scripts: real messages over HTTP."""
+"""The controller's own web side, as in production from the view to the wire, over a cluster that a test makes up."""
 
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, cast
 
 import uvicorn
-from google.protobuf import json_format
 from starlette.applications import Starlette
-from starlette.requests import Request
-from starlette.responses import JSONResponse, Response, StreamingResponse
-from starlette.routing import Mount, Route
+from starlette.responses import Response
+from starlette.routing import Mount
+from starlette.types import ASGIApp, Receive, Scope, Send
 
-from headway.controller.dashboard.page import Page
+from headway.controller.controller import Controller
+from headway.controller.http import build_app
+from headway.controller.view import ClusterView
+from headway.core.errors import InvalidRequest
 from headway.proto.headway.v1 import admin_pb2
 
 
-class StreamServer:
-    """Sends `snapshot` to each new watcher, then whatever is published; keeps every change it is asked for."""
+class ScriptedController:
+    """The part of a Controller that its web side uses: shows what it is told and keeps what it is asked."""
 
     def __init__(self) -> None:
-        self.snapshot = admin_pb2.WatchClusterResponse(version=1, snapshot=True)
-        self.is_down = False
+        self.view = ClusterView()
         self.refusal: str | None = None
-        self.posts: list[tuple[str, str, Any]] = []
+        self.asked: list[tuple[object, ...]] = []
+
+    async def scale(self, request: admin_pb2.ScaleModelRequest) -> admin_pb2.Effect:
+        return self._take("scale", request.model, request.replicas)
+
+    async def drain(self, request: admin_pb2.DrainReplicaRequest) -> admin_pb2.Effect:
+        return self._take("drain", request.replica_id, request.timeout.ToSeconds())
+
+    def _take(self, *asked: object) -> admin_pb2.Effect:
+        self.asked.append(asked)
+        if self.refusal is not None:
+            raise InvalidRequest(self.refusal, field="replicas")
+        return admin_pb2.Effect(version=9, steps=["the controller's own words"])
+
+    def change(self, message: admin_pb2.WatchClusterResponse) -> None:
+        for model in message.models:
+            self.view.put_model(model)
+        for replica in message.replicas:
+            self.view.put_replica(replica)
+        for router in message.routers:
+            self.view.put_router(router)
+        for id in message.removed_replica_ids:
+            self.view.remove_replica(id)
+        for id in message.removed_router_ids:
+            self.view.remove_router(id)
+
+
+class StreamServer:
+    """Serves a scripted controller, and breaks its event streams when told."""
+
+    def __init__(self) -> None:
+        self.controller = ScriptedController()
+        self.is_down = False
         self.connections = 0
         self.url = ""
-        self._watchers: set[asyncio.Queue[str | None]] = set()
+        self._streams: set[asyncio.Task[None]] = set()
 
-    @property
-    def watchers(self) -> int:
-        return len(self._watchers)
+    def show(self, cluster: admin_pb2.WatchClusterResponse) -> None:
+        """From now on the cluster is this one, as after a controller's restart; open streams do not hear of it."""
+        self.controller.view = ClusterView()
+        self.controller.change(cluster)
 
-    def publish(self, message: admin_pb2.WatchClusterResponse) -> None:
-        for watcher in self._watchers:
-            watcher.put_nowait(event(message))
+    def end_streams(self) -> None:
+        for stream in self._streams:
+            stream.cancel()
 
     def break_streams(self) -> None:
-        """Ends every open stream, as a controller that dies does; new ones get 503 until `is_down` is false."""
+        """Ends every open stream; new ones get 503 until `is_down` is false."""
         self.is_down = True
         self.end_streams()
 
-    def end_streams(self) -> None:
-        for watcher in self._watchers:
-            watcher.put_nowait(None)
-
-    async def watch(self, request: Request) -> Response:
-        if self.is_down:
-            return Response("down", status_code=503)
-        self.connections += 1
-        return StreamingResponse(self._events(), media_type="text/event-stream", headers={"Cache-Control": "no-store"})
-
-    async def _events(self) -> AsyncIterator[str]:
-        queue: asyncio.Queue[str | None] = asyncio.Queue()
-        self._watchers.add(queue)
-        try:
-            yield event(self.snapshot)
-            while (data := await queue.get()) is not None:
-                yield data
-        finally:
-            self._watchers.discard(queue)
-
-    async def change(self, request: Request) -> Response:
-        self.posts.append((request.url.path, request.headers["content-type"], await request.json()))
-        if self.refusal is not None:
-            return JSONResponse({"error": {"message": self.refusal}}, status_code=409)
-        answer = admin_pb2.DrainReplicaResponse(
-            effect=admin_pb2.Effect(version=9, steps=["the controller's own words"])
-        )
-        return JSONResponse(json_format.MessageToDict(answer))
-
-    def app(self) -> Starlette:
-        pages = [
-            Route("/api/watch", self.watch),
-            Route("/api/{change}", self.change, methods=["POST"]),
-            Mount("/", Page()),
-        ]
+    def app(self) -> ASGIApp:
+        web = build_app(cast(Controller, self.controller), lambda: True, frozenset())
         # The same once more below a prefix, as behind an ingress.
-        return Starlette(routes=[Mount("/ops/headway", routes=pages), *pages])
+        both = Starlette(routes=[Mount("/ops/headway", app=web), Mount("/", app=web)])
 
+        async def breakable(scope: Scope, receive: Receive, send: Send) -> None:
+            if not scope.get("path", "").endswith("/api/watch"):
+                await both(scope, receive, send)
+            elif self.is_down:
+                await Response("down", status_code=503)(scope, receive, send)
+            else:
+                await self._stream(both(scope, receive, send), send)
 
-def event(message: admin_pb2.WatchClusterResponse) -> str:
-    return f"data: {json.dumps(json_format.MessageToDict(message))}\n\n"
+        return breakable
+
+    async def _stream(self, answer: Any, send: Send) -> None:
+        self.connections += 1
+        stream = asyncio.create_task(answer)
+        self._streams.add(stream)
+        await asyncio.wait({stream})
+        self._streams.discard(stream)
+        if stream.cancelled():
+            await send({"type": "http.response.body", "body": b""})
 
 
 @asynccontextmanager
 async def serving(server: StreamServer) -> AsyncIterator[StreamServer]:
     """Serves on a free port of the loopback until the block ends."""
-    config = uvicorn.Config(server.app(), host="127.0.0.1", port=0, log_level="warning", timeout_graceful_shutdown=2)
+    config = uvicorn.Config(
+        server.app(), host="127.0.0.1", port=0, log_level="warning", lifespan="off", timeout_graceful_shutdown=2
+    )
     running = uvicorn.Server(config)
     task = asyncio.create_task(running._serve())
     while not running.started:

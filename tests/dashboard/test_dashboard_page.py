@@ -29,7 +29,7 @@ def check_quiet(opened: Opened) -> None:
 
 
 async def test_shows_the_cluster_of_the_snapshot(server: StreamServer, open_page: Open) -> None:
-    server.snapshot = scenes.busy()
+    server.show(scenes.busy())
     opened = await open_page()
     page = opened.page
     await expect(page.get_by_role("status").filter(has_text="Live")).to_be_visible()
@@ -61,7 +61,7 @@ async def test_shows_the_cluster_of_the_snapshot(server: StreamServer, open_page
 
 
 async def test_shows_request_figures_over_all_routers(server: StreamServer, open_page: Open) -> None:
-    server.snapshot = scenes.busy()
+    server.show(scenes.busy())
     opened = await open_page()
     figures = opened.page.locator(".figure")
     expected = {
@@ -84,9 +84,7 @@ async def test_shows_request_figures_over_all_routers(server: StreamServer, open
 
 
 async def test_an_idle_router_has_no_percentiles_rather_than_zeros(server: StreamServer, open_page: Open) -> None:
-    server.snapshot = admin_pb2.WatchClusterResponse(
-        version=1, snapshot=True, routers=[admin_pb2.Router(id="router-1")]
-    )
+    server.show(admin_pb2.WatchClusterResponse(version=1, snapshot=True, routers=[admin_pb2.Router(id="router-1")]))
     opened = await open_page()
     figures = opened.page.locator(".figure")
     await expect(figures.filter(has_text="Finished")).to_contain_text("0 req/s")
@@ -96,7 +94,7 @@ async def test_an_idle_router_has_no_percentiles_rather_than_zeros(server: Strea
 
 
 async def test_charts_draw_the_last_seconds(server: StreamServer, open_page: Open) -> None:
-    server.snapshot = scenes.small()
+    server.show(scenes.small())
     opened = await open_page()
     drawn = (
         "() => { const c = document.querySelector('.figure canvas'); return c && c.width > 0 && "
@@ -107,28 +105,28 @@ async def test_charts_draw_the_last_seconds(server: StreamServer, open_page: Ope
 
 
 async def test_follows_changes_live(server: StreamServer, open_page: Open) -> None:
-    server.snapshot = scenes.small()
+    server.show(scenes.small())
     opened = await open_page()
     page = opened.page
     await expect(card(page, "demo-1").locator(".state")).to_have_text("Ready")
     dead = scenes.replica("demo-1", scenes.UNHEALTHY, reason="rank 0 died", restarts=1)
-    server.publish(change(replicas=[dead], routers=[scenes.router(requests_per_second=12.0)]))
+    server.controller.change(change(replicas=[dead], routers=[scenes.router(requests_per_second=12.0)]))
     await expect(card(page, "demo-1").locator(".state")).to_have_text("Unhealthy")
     await expect(card(page, "demo-1")).to_contain_text("rank 0 died")
     await expect(card(page, "demo-0").locator(".state")).to_have_text("Ready")
     await expect(page.locator(".figure").first).to_contain_text("12.0 req/s")
     await expect(page.get_by_role("log")).to_contain_text("demo-1 ready → unhealthy: rank 0 died")
-    server.publish(change(replicas=[scenes.replica("demo-2", scenes.LOADING, loaded=0.25)]))
+    server.controller.change(change(replicas=[scenes.replica("demo-2", scenes.LOADING, loaded=0.25)]))
     await expect(card(page, "demo-2").get_by_role("progressbar")).to_have_attribute("aria-valuenow", "25")
     check_quiet(opened)
 
 
 async def test_a_removed_replica_and_a_removed_router_go(server: StreamServer, open_page: Open) -> None:
-    server.snapshot = scenes.small()
+    server.show(scenes.small())
     opened = await open_page()
     page = opened.page
     await expect(card(page, "demo-1")).to_be_visible()
-    server.publish(change(removed_replica_ids=["demo-1"], removed_router_ids=["router-1"]))
+    server.controller.change(change(removed_replica_ids=["demo-1"], removed_router_ids=["router-1"]))
     await expect(card(page, "demo-1")).to_have_count(0)
     await expect(card(page, "demo-0")).to_be_visible()
     await expect(page.get_by_role("log")).to_contain_text("demo-1 removed")
@@ -146,7 +144,7 @@ async def test_an_empty_cluster_says_what_to_do(server: StreamServer, open_page:
 async def test_a_lost_stream_is_plain_and_a_fresh_snapshot_replaces_everything(
     server: StreamServer, open_page: Open
 ) -> None:
-    server.snapshot = scenes.small()
+    server.show(scenes.small())
     opened = await open_page()
     page = opened.page
     await expect(card(page, "demo-0")).to_be_visible()
@@ -157,8 +155,10 @@ async def test_a_lost_stream_is_plain_and_a_fresh_snapshot_replaces_everything(
     await expect(page.get_by_role("status").filter(has_text="Stream lost")).to_be_visible()
     await expect(card(page, "demo-0")).to_be_visible()
     await expect(page.get_by_role("button", name="Drain demo-0")).to_be_disabled()
-    server.snapshot = admin_pb2.WatchClusterResponse(
-        version=1, snapshot=True, models=[scenes.model()], replicas=[scenes.replica("demo-9")]
+    server.show(
+        admin_pb2.WatchClusterResponse(
+            version=1, snapshot=True, models=[scenes.model()], replicas=[scenes.replica("demo-9")]
+        )
     )
     server.is_down = False
     await page.get_by_role("button", name="Reconnect now").click()
@@ -170,7 +170,7 @@ async def test_a_lost_stream_is_plain_and_a_fresh_snapshot_replaces_everything(
 
 
 async def test_comes_back_by_itself(server: StreamServer, open_page: Open) -> None:
-    server.snapshot = scenes.small()
+    server.show(scenes.small())
     opened = await open_page()
     await expect(card(opened.page, "demo-0")).to_be_visible()
     server.end_streams()
@@ -181,11 +181,11 @@ async def test_comes_back_by_itself(server: StreamServer, open_page: Open) -> No
 
 
 async def test_asks_again_when_the_stream_is_silent_without_alarm(server: StreamServer, open_page: Open) -> None:
-    server.snapshot = scenes.small()
+    server.show(scenes.small())
     opened = await open_page(own_clock=True)
     page = opened.page
     await expect(card(page, "demo-0")).to_be_visible()
-    server.snapshot = admin_pb2.WatchClusterResponse(version=9, snapshot=True, replicas=[scenes.replica("demo-7")])
+    server.show(admin_pb2.WatchClusterResponse(version=9, snapshot=True, replicas=[scenes.replica("demo-7")]))
     assert server.connections == 1
     await page.clock.run_for(31_000)
     await expect(card(page, "demo-7")).to_be_visible()
@@ -215,7 +215,7 @@ async def test_a_controller_that_never_answered_is_not_an_empty_cluster(server: 
 
 
 async def test_drain_asks_first_and_posts_what_was_confirmed(server: StreamServer, open_page: Open) -> None:
-    server.snapshot = scenes.small()
+    server.show(scenes.small())
     opened = await open_page()
     page = opened.page
     button = page.get_by_role("button", name="Drain demo-1")
@@ -225,19 +225,19 @@ async def test_drain_asks_first_and_posts_what_was_confirmed(server: StreamServe
     await dialog.get_by_role("button", name="Cancel").click()
     await expect(dialog).to_have_count(0)
     await expect(button).to_be_focused()
-    assert server.posts == []
+    assert server.controller.asked == []
 
     await page.keyboard.press("Enter")
     await dialog.get_by_label("Time to finish, in seconds").fill("45")
     await page.keyboard.press("Enter")
     await expect(dialog).to_have_count(0)
-    assert server.posts == [("/api/drain", "application/json", {"replicaId": "demo-1", "timeoutSeconds": 45})]
+    assert server.controller.asked == [("drain", "demo-1", 45)]
     await expect(page.get_by_role("status").filter(has_text="the controller's own words")).to_be_visible()
     check_quiet(opened)
 
 
 async def test_scale_asks_first_and_posts_what_was_confirmed(server: StreamServer, open_page: Open) -> None:
-    server.snapshot = scenes.small()
+    server.show(scenes.small())
     opened = await open_page()
     page = opened.page
     await page.get_by_role("button", name="Scale headway-demo").click()
@@ -246,25 +246,25 @@ async def test_scale_asks_first_and_posts_what_was_confirmed(server: StreamServe
     await expect(dialog).to_contain_text("Starts 3 replicas more, which need devices for 6 ranks.")
     await dialog.get_by_role("button", name="Scale model").click()
     await expect(dialog).to_have_count(0)
-    assert server.posts == [("/api/scale", "application/json", {"model": "headway-demo", "replicas": 5})]
+    assert server.controller.asked == [("scale", "headway-demo", 5)]
     check_quiet(opened)
 
 
 async def test_a_refusal_is_shown_and_the_dialog_stays(server: StreamServer, open_page: Open) -> None:
-    server.snapshot = scenes.small()
-    server.refusal = "replicas must be at most 2: the cluster has 4 devices"
+    server.show(scenes.small())
+    server.controller.refusal = "replicas must be at most 2: the cluster has 4 devices"
     opened = await open_page()
     page = opened.page
     await page.get_by_role("button", name="Scale headway-demo").click()
     await page.get_by_role("button", name="Scale model").click()
-    await expect(page.get_by_role("dialog").get_by_role("alert")).to_have_text(server.refusal)
+    await expect(page.get_by_role("dialog").get_by_role("alert")).to_have_text(server.controller.refusal)
     await page.keyboard.press("Escape")
     await expect(page.get_by_role("dialog")).to_have_count(0)
     assert opened.foreign == []
 
 
 async def test_a_number_out_of_bounds_is_not_sent(server: StreamServer, open_page: Open) -> None:
-    server.snapshot = scenes.small()
+    server.show(scenes.small())
     opened = await open_page()
     page = opened.page
     await page.get_by_role("button", name="Drain demo-0").click()
@@ -272,24 +272,24 @@ async def test_a_number_out_of_bounds_is_not_sent(server: StreamServer, open_pag
         await page.get_by_label("Time to finish, in seconds").fill(wrong)
         await page.keyboard.press("Enter")
         await expect(page.get_by_role("dialog")).to_be_visible()
-    assert server.posts == []
+    assert server.controller.asked == []
 
 
 async def test_lives_behind_a_path_prefix(server: StreamServer, open_page: Open) -> None:
-    server.snapshot = scenes.small()
+    server.show(scenes.small())
     opened = await open_page(path="ops/headway/")
     await expect(card(opened.page, "demo-0")).to_be_visible()
     await opened.page.get_by_role("button", name="Drain demo-0").click()
     await opened.page.get_by_role("button", name="Drain replica").click()
     await expect(opened.page.get_by_role("dialog")).to_have_count(0)
-    assert [path for path, _, _ in server.posts] == ["/ops/headway/api/drain"]
+    assert server.controller.asked == [("drain", "demo-0", 30)]
     check_quiet(opened)
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [1280, 400])
 async def test_fits_the_width_in_both_schemes(server: StreamServer, open_page: Open, width: int, scheme: str) -> None:
-    server.snapshot = scenes.busy()
+    server.show(scenes.busy())
     opened = await open_page(width=width, scheme=scheme)
     page = opened.page
     await expect(card(page, "demo-0")).to_be_visible()
