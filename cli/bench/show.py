@@ -64,7 +64,7 @@ def table(report: runner.BenchReport) -> Table:
     for label, field in (("TTFT", "ttft_ms"), ("TPOT", "tpot_ms"), ("gap", "itl_ms"), ("whole", "e2e_ms")):
         summaries: list[Summary | None] = [getattr(run, field) for run in report.runs]
         for row, name in enumerate(("p50", "p90", "p99")):
-            values = ("–" if summary is None else f"{getattr(summary, name):,.1f}" for summary in summaries)
+            values = ("–" if summary is None else _ms(getattr(summary, name)) for summary in summaries)
             made.add_row(f"{label} ms" if row == 0 else "", f"[dim]{name}[/]", *values)
     made.add_row("prompt from cache", "", *(f"{run.cached_share:.0%}" for run in report.runs))
     made.add_row("failed", "", *(_failed(run) for run in report.runs))
@@ -73,6 +73,10 @@ def table(report: runner.BenchReport) -> Table:
 
 def title(run: RunReport) -> str:
     return f"{run.concurrency} at once" if run.rate is None else f"{run.rate:g}/s"
+
+
+def _ms(value: float) -> str:
+    return f"{value:.2f}" if value < 10 else f"{value:,.1f}"
 
 
 def _failed(run: RunReport) -> str:
