@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import logging
+import socket
 import uuid
 from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing
@@ -21,6 +22,7 @@ from .malformed import explain
 
 log = logging.getLogger(__name__)
 
+WILDCARDS = ("0.0.0.0", "::", "[::]", "")
 # A reused port must fail loudly: two clusters on one address would share requests at random.
 SERVER_OPTIONS: tuple[tuple[str, int], ...] = (
     ("grpc.so_reuseport", 0),
@@ -151,6 +153,11 @@ async def set_serving(checker: HealthServicer, serving: bool, *services: str) ->
     status = health_pb2.HealthCheckResponse.SERVING if serving else health_pb2.HealthCheckResponse.NOT_SERVING
     for service in ("", *services):
         await checker.set(service, status)
+
+
+def reachable_host(host: str) -> str:
+    """The host by which others reach who listens on `host`: itself, or for a wildcard this machine's own address."""
+    return socket.gethostbyname(socket.gethostname()) if host in WILDCARDS else host
 
 
 def listen(server: grpc.aio.Server, host: str, port: int) -> int:

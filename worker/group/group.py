@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ...core.errors import ConfigError
+from ...core.servers import reachable_host
 from ...core.specs import GroupSpec
 from ...core.wire import sampling_to_proto
 from ...proto.headway.v1 import admin_pb2, engine_pb2
@@ -69,7 +70,7 @@ class WorkerGroup:
         limit_threads(self.spec.device)
         dump_stacks_on_signal()
         port = self._service.start(self.spec.host, self.spec.port)
-        self.endpoint = f"{self.spec.host}:{port}"
+        self.endpoint = f"{reachable_host(self.spec.host)}:{port}"
         self._thread.start()
         self._settled.wait()
         if self._failure is None:
