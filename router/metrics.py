@@ -26,7 +26,7 @@ class RouterMetrics:
     """Implements `RequestObserver` and `DispatchMeter`. `models` gives the served models, to bound label values."""
 
     def __init__(self, models: Callable[[], list[ServedModel]]) -> None:
-        prom.disable_created_metrics()  # a second series for each one, of no use to us
+        prom.disable_created_metrics()  # type: ignore[no-untyped-call]  # a second series for each one, of no use to us
         self.registry = prom.CollectorRegistry()
         self.inflight = 0
         self.requests = 0

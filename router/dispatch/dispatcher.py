@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 
 from ...core.errors import AlreadyExists, Overloaded, Unavailable
 from ...proto.headway.v1 import engine_pb2, sampling_pb2
@@ -64,7 +64,7 @@ class FleetDispatcher:
         self._placement.withdraw(live)
         return True
 
-    async def stream(self, request: EngineRequest) -> AsyncIterator[TokenChunk]:
+    async def stream(self, request: EngineRequest) -> AsyncGenerator[TokenChunk]:
         """Tokens of the request as they come (see `router.types.Dispatcher`)."""
         if request.request_id in self._live:
             raise AlreadyExists(f"request {request.request_id!r} is running", field="request_id")

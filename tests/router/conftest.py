@@ -20,7 +20,7 @@ async def new_engine() -> AsyncIterator[Callable[..., Awaitable[ScriptedEngine]]
     engines: list[ScriptedEngine] = []
 
     async def start(*args: object, **kwargs: object) -> ScriptedEngine:
-        engine = ScriptedEngine(*args, **kwargs)  # type: ignore[arg-type]
+        engine = ScriptedEngine(*args, **kwargs)
         engines.append(engine)
         return await engine.start()
 

@@ -6,6 +6,7 @@ import asyncio
 import signal
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
+from typing import Any
 
 import grpc
 import httpx
@@ -62,9 +63,7 @@ class Answer:
     migrations: int = 0
 
 
-async def stream(
-    stub: InferenceServiceStub, prompt: list[int], count: int, answer: Answer, **sampling: float
-) -> Answer:
+async def stream(stub: Any, prompt: list[int], count: int, answer: Answer, **sampling: float) -> Answer:
     """Fills the answer as messages come."""
     call = stub.Generate(
         inference_pb2.GenerateRequest(

@@ -179,8 +179,8 @@ class ScriptedEngine(EngineServiceServicer):
         self._streams.append(stream)
         reader = asyncio.create_task(self._read(request_iterator, stream))
         try:
-            while (report := await stream.reports.get()) is not None:
-                yield report
+            while (message := await stream.reports.get()) is not None:
+                yield message
         finally:
             reader.cancel()
             if stream in self._streams:
