@@ -17,6 +17,7 @@ import pytest
 
 from headway.controller.http import build_app
 from headway.controller.settings import parse
+from headway.core.servers import WILDCARDS, reachable_host
 from headway.tests.helm.support.manifests import Manifests
 
 
@@ -48,6 +49,8 @@ def test_the_controller_takes_its_arguments(manifests: Manifests) -> None:
     # The model of a value set need not be on this machine.
     settings = parse([re.sub("^--model=/.*", "--model=demo", argument) for argument in arguments])
     assert (settings.grpc_port, settings.http_port, settings.host) == (8003, 8002, "0.0.0.0")
+    # Leaders listen on their pod's address, and report that and not the wildcard.
+    assert settings.group_host == "0.0.0.0" and reachable_host(settings.group_host) not in WILDCARDS
     service = manifests.one("Service", "-controller")["metadata"]["name"]
     assert settings.advertise == service and service in settings.allowed_hosts
 

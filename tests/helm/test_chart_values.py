@@ -45,14 +45,14 @@ def test_the_schema_names_the_path(helm: Helm, values: dict[str, Any], words: li
 @pytest.mark.parametrize(
     ("values", "words"),
     [
-        ({"model": {"device": "cuda"}}, "model.tensorParallel is 1, and no group in workers has that many gpus"),
+        ({"model": {"device": "cuda"}}, "makes 1 ranks, and no group in workers has that many gpus"),
         (
             {"model": {"device": "cuda", "tensorParallel": 8}, "workers": [workers(gpus=4)]},
-            "model.tensorParallel is 8, and no group in workers has that many gpus in one pod (the most is 4)",
+            "makes 8 ranks, and no group in workers has that many gpus in one pod (the most is 4)",
         ),
         (
             {"model": {"device": "cuda", "tensorParallel": 8, "replicas": 3}, "workers": [workers()]},
-            "3 stages of 8 GPUs, and workers have room for 2",
+            "model.replicas is 3, and workers have room for 2 groups of 8 GPUs",
         ),
         ({"workers": [workers(), workers()]}, 'two groups named "h100"'),
         ({"model": {"path": "/data/m", "existingClaim": "c"}}, "model.path must begin with /models"),
