@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import torch
 import torch.nn.functional as F
@@ -37,16 +38,8 @@ class RowGroup:
 
 @dataclass(frozen=True, slots=True)
 class AttentionBatch:
-    """Which queries see which slots, for one step.
+    """Which queries see which slots, for one step: made once, used by every layer."""
 
-    query_starts: [rows + 1] int32, context_lengths: [rows] int32 (new tokens included), block_tables: [rows, width]
-    int32, all in host memory; `groups` is what the torch reference works on, on the device.
-    """
-
-    query_starts: Tensor
-    context_lengths: Tensor
-    block_tables: Tensor
-    page_size: int
     groups: tuple[RowGroup, ...]
 
 
@@ -63,11 +56,8 @@ def plan_attention(
 
     Row r has `query_counts[r]` queries, the last of its `context_lengths[r]` tokens, in the pages
     `block_tables[r]` ([rows, width] int32 on the CPU; entries past the context are not read). Decode rows (one query)
-    are grouped as they come: sorted by length they waste least.
+    are grouped as they come: sorted by length there are fewest groups.
     """
-    starts = torch.zeros(len(query_counts) + 1, dtype=torch.int32)
-    torch.cumsum(torch.tensor(query_counts, dtype=torch.int32), 0, out=starts[1:])
-    lengths = torch.tensor(context_lengths, dtype=torch.int32)
     on_cpu = device.type == "cpu"
     groups: list[RowGroup] = []
     first, token = 0, 0
@@ -81,7 +71,7 @@ def plan_attention(
             made = _decode(token, context_lengths[first:last], block_tables[first:last], page_size, dtype, on_cpu)
         groups += made if on_cpu else [_moved(group, device) for group in made]
         first, token = last, token + queries * (last - first)
-    return AttentionBatch(starts, lengths, block_tables, page_size, tuple(groups))
+    return AttentionBatch(tuple(groups))
 
 
 def _moved(group: RowGroup, device: torch.device) -> RowGroup:
@@ -96,14 +86,22 @@ def _padded(length: int) -> int:
     return -(-length // step) * step
 
 
+@lru_cache(maxsize=256)
+def _places(context: int, page_size: int) -> tuple[Tensor, Tensor]:
+    """Page and offset in the page of the first `context` tokens of any row, each [context] int64."""
+    tokens = torch.arange(context)
+    return tokens // page_size, tokens % page_size
+
+
 def _slots_of(table: Tensor, context: int, page_size: int) -> Tensor:
     """Slots of the first `context` tokens: [rows, width] block table to [rows, context] int64.
 
     Where `context` goes beyond the table, the slots are those of its last page, for the caller to replace.
     """
-    tokens = torch.arange(context)
-    pages = table.index_select(1, (tokens // page_size).clamp_(max=table.shape[1] - 1))
-    return pages.to(torch.int64).mul_(page_size).add_(tokens % page_size)
+    pages, offsets = _places(context, page_size)
+    if context > table.shape[1] * page_size:
+        pages = pages.clamp(max=table.shape[1] - 1)
+    return table.index_select(1, pages).to(torch.int64).mul_(page_size).add_(offsets)
 
 
 def _decode(
@@ -112,22 +110,22 @@ def _decode(
     """Groups of decode rows that follow each other: on CPU those padded alike, elsewhere all in one."""
     padded = [_padded(length) for length in lengths] if on_cpu else [max(lengths)] * len(lengths)
     longest = max(padded)
-    valid = torch.arange(longest) < torch.tensor(lengths).unsqueeze(-1)
     slots = _slots_of(table, longest, page_size)
-    # Padding points at the row's own first token: written memory of its own, and its weight is exactly zero.
-    slots = torch.where(valid, slots, slots[:, :1])
-    mask = torch.zeros(valid.shape, dtype=dtype).masked_fill_(~valid, -torch.inf)[:, None, None, :]
+    mask = None
+    if min(lengths) < longest:
+        valid = _places(longest, 1)[0] < torch.tensor(lengths).unsqueeze(-1)
+        # Padding points at the row's own first token: written memory of its own, and its weight is exactly zero.
+        slots = torch.where(valid, slots, slots[:, :1])
+        mask = torch.where(valid, 0.0, -torch.inf).to(dtype)[:, None, None, :]
     groups, first = [], 0
     while first < len(lengths):
         context, last = padded[first], first + 1
         most = max(1, CPU_GROUP_TOKENS // context) if on_cpu else len(lengths)
         while last < len(lengths) and padded[last] == context and last - first < most:
             last += 1
-        full = min(lengths[first:last]) == context
-        part = slots[first:last, :context].reshape(-1)
-        groups.append(
-            RowGroup(token + first, last - first, 1, context, part, None if full else mask[first:last, ..., :context])
-        )
+        full = mask is None or min(lengths[first:last]) == context
+        shown = None if full or mask is None else mask[first:last, ..., :context]
+        groups.append(RowGroup(token + first, last - first, 1, context, slots[first:last, :context].reshape(-1), shown))
         first = last
     return groups
 

@@ -54,7 +54,6 @@ class Case:
         batch = plan_attention(
             counts, contexts, self.tables, self.page_size, device=self.device, dtype=self.key_cache.dtype
         )
-        assert batch.query_starts.tolist()[-1] == sum(counts)
         scale = 1 / math.sqrt(self.key_cache.shape[-1])
         query = torch.cat(self.queries).to(self.device)
         found = paged_attention(query, self.key_cache, self.value_cache, batch, scale).cpu().split(counts)

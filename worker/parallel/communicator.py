@@ -75,8 +75,9 @@ def alone(device: str = "cpu") -> Communicator:
 def join(rank: int, tp: int, pp: int, device: str, rendezvous: str, timeout_s: float) -> Communicator:
     """Joins the group of tp x pp ranks that meet at `rendezvous`, "tcp://HOST:PORT", where rank 0 listens.
 
-    Returns when all ranks are there. `timeout_s` bounds this and each later operation. With device "cuda" the current
-    device is the rank's own. Raises RankLost when the others do not come, ConfigError for an address that cannot be.
+    Returns when all ranks are there. `timeout_s` bounds this and each later operation. With device "cuda" each rank
+    takes the visible device of its number. Raises RankLost when the others do not come, ConfigError for an address that
+    cannot be.
     """
     place = Topology(rank, tp, pp)
     if place.world_size == 1:
@@ -89,7 +90,7 @@ def join(rank: int, tp: int, pp: int, device: str, rendezvous: str, timeout_s: f
     timeout = timedelta(seconds=timeout_s)
     try:
         store = _meet(place, url.hostname, url.port, timeout)
-        where = torch.device(device, torch.cuda.current_device()) if device == "cuda" else torch.device(device)
+        where = _own_device(rank, device)
         dist.init_process_group(
             "nccl" if device == "cuda" else "gloo",
             store=PrefixStore("world", store),
@@ -101,6 +102,15 @@ def join(rank: int, tp: int, pp: int, device: str, rendezvous: str, timeout_s: f
         return Communicator(place, _tensor_group(place, store, device, timeout_s), where, store)
     except RuntimeError as error:  # torch's DistError is one
         raise RankLost(f"rank {rank} could not join the group at {rendezvous}: {error}") from error
+
+
+def _own_device(rank: int, device: str) -> torch.device:
+    """This rank's device, made the current one. A launcher may show each rank its own device only, or all of a node."""
+    if device != "cuda":
+        return torch.device(device)
+    where = torch.device(device, rank % torch.cuda.device_count())
+    torch.cuda.set_device(where)
+    return where
 
 
 def _meet(place: Topology, host: str, port: int, timeout: timedelta) -> Store:
