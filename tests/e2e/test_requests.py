@@ -13,6 +13,7 @@ import transformers
 from headway.demo import DEMO_DIR
 from headway.proto.headway.v1 import inference_pb2 as pb
 from headway.proto.headway.v1 import inference_pb2_grpc
+from headway.proto.headway.v1.sampling_pb2 import FINISH_REASON_LENGTH
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(240)]
 
@@ -72,11 +73,12 @@ async def test_64_streams_at_once_give_transformers_tokens(cluster, oracle) -> N
     assert {started.replica_id for started, *_ in streams} == {
         replica["id"] for replica in cluster.document["replicas"]
     }
+    answers = [oracle(prompt, 24) for prompt in prompts]
     for number, (started, ids, _text, finished, usage) in enumerate(streams):
-        prompt, expected = oracle(prompts[number % 8], 24)
+        prompt, expected = answers[number % 8]
         assert ids == expected
         assert started.prompt_tokens == usage.prompt_tokens == len(prompt)
-        assert finished.reason == pb.sampling__pb2.FINISH_REASON_LENGTH
+        assert finished.reason == FINISH_REASON_LENGTH
         assert usage.completion_tokens == 24
 
 
@@ -154,14 +156,11 @@ def test_both_fronts_return_the_same_tokens(cluster) -> None:
         "prompt": "def __repr__(self):\n",
         "max_tokens": 12,
         "temperature": 0,
-        "ignore_eos": True,
         "return_token_ids": True,
     }
     body["model"] = cluster.document["replicas"][0]["model"]
     answer = httpx.post(f"{cluster.document['http']}/v1/completions", json=body).json()
-    printed = cluster.run(
-        "generate", body["prompt"], "--json", "--max-tokens", "12", "--temperature", "0", "--ignore-eos"
-    ).stdout
+    printed = cluster.run("generate", body["prompt"], "--json", "--max-tokens", "12", "--temperature", "0").stdout
     assert json.loads(printed)["text"] == answer["choices"][0]["text"]
     assert len(answer["choices"][0]["token_ids"]) == 12
 
