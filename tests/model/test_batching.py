@@ -11,6 +11,8 @@ from rank_group import PAGE_SIZE, RankGroup
 from script import Script
 from tiny_llamas import VOCAB, Oracle
 
+from headway.core.sampling import SamplingParams
+
 MODEL = "gqa-tied"
 NEW_TOKENS = 10
 
@@ -87,6 +89,40 @@ def test_preempted_row_is_recomputed_with_its_output(loaded: RankGroup, oracle: 
     back = script.add(5, row.tokens, prompt=12)
     script.finish(NEW_TOKENS)
     assert back.output == oracle(MODEL).greedy(prompt(40, 12), NEW_TOKENS)
+
+
+SAMPLED = [
+    SamplingParams(temperature=1.0, seed=1),
+    SamplingParams(temperature=0.8, seed=2**63 + 5, top_p=0.9),
+    SamplingParams(temperature=1.5, seed=3, top_k=30, min_p=0.01),
+    SamplingParams(temperature=1.0, seed=4, frequency_penalty=0.8, presence_penalty=0.3, repetition_penalty=1.2),
+]
+
+
+def test_sampled_tokens_do_not_depend_on_the_group_or_the_batch(
+    group: RankGroup, group_of: Callable[[int, int], RankGroup], checkpoint: Callable[[str], Path]
+) -> None:
+    """Alone on one rank is what they are compared with; the group takes them together, and preempts one."""
+    single = group_of(1, 1)
+    single.load(checkpoint(MODEL))
+    expected = []
+    for index, params in enumerate(SAMPLED):
+        script = Script(single)
+        row = script.add(index, prompt(60 + index, 7 + index), params)
+        script.finish(NEW_TOKENS)
+        expected.append(row.output)
+    group.load(checkpoint(MODEL))
+    script = Script(group)
+    for index, params in enumerate(SAMPLED):
+        script.add(index, prompt(60 + index, 7 + index), params)
+    script.finish(4, chunk=5)
+    gone = script.rows[3]
+    script.free(3)
+    script.turn({0: 1})
+    script.add(3, gone.tokens, gone.sampling, prompt=gone.prompt)
+    script.finish(NEW_TOKENS)
+    assert [script.rows[index].output for index in range(len(SAMPLED))] == expected
+    assert len({tuple(output) for output in expected}) == len(SAMPLED)
 
 
 def test_alone_and_in_a_batch_the_logits_are_the_same_bits(

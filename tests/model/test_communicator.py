@@ -11,6 +11,7 @@ from collectives import (
     Gathers,
     Sums,
     die_or_wait,
+    listening_addresses,
     many_sums_with_uneven_speed,
     memory_names,
     own_numbers,
@@ -60,6 +61,12 @@ def test_shared_memory_is_used_and_has_no_name(group_of: Callable[[int, int], Ra
         assert group.run(transport) == ["SharedMemoryGroup"] * 2
     assert group.run(memory_names) == [[], []]
     assert not list(Path("/dev/shm").glob("headway*"))
+
+
+def test_ranks_listen_on_the_loopback_only(group_of: Callable[[int, int], RankGroup]) -> None:
+    answers = group_of(2, 2).run(listening_addresses)
+    assert answers[0], "rank 0 serves the rendezvous"
+    assert {address for answer in answers for address in answer} <= {"127.0.0.1", "::1", "::ffff:127.0.0.1"}
 
 
 def test_a_dead_rank_ends_the_wait() -> None:

@@ -7,6 +7,7 @@ import time
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 
+import psutil
 import torch
 
 from headway.worker.parallel.communicator import Communicator, join
@@ -59,6 +60,12 @@ def memory_names(comm: Communicator) -> list[str]:
     """Shared mappings of this process that have a name in a directory of shared memory."""
     with open("/proc/self/maps") as maps:  # noqa: PTH123
         return [line.split()[-1] for line in maps if "/dev/shm/" in line]
+
+
+def listening_addresses(comm: Communicator) -> list[str]:
+    """Addresses on which this process takes connections."""
+    sockets = psutil.Process().net_connections(kind="inet")
+    return [connection.laddr.ip for connection in sockets if connection.status == psutil.CONN_LISTEN]
 
 
 def transport(comm: Communicator) -> str:
