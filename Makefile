@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 export OMP_NUM_THREADS ?= 1
 export OMP_WAIT_POLICY ?= PASSIVE
 
-.PHONY: help install install-dev dashboard up down test lint types format bench proto demo-model clean
+.PHONY: help install install-dev dashboard up down test lint types format bench proto demo-model pins clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -59,6 +59,10 @@ proto: install-dev ## Generate the stubs from the .proto files
 
 demo-model: install-dev ## Train the demo model and its draft again (ARGS="--minutes 60")
 	@$(BIN)/python -m tools.demo_model $(ARGS)
+
+pins: install-dev ## Write the versions at hand to constraints.txt
+	@{ echo "# Versions that CI tests, for every install. \`make pins\` renews them. A CPU build of torch answers to torch==2.13.0, too."; \
+	   $(BIN)/uv pip freeze --python $(BIN)/python --exclude-editable | sed 's/+cpu//'; } > constraints.tmp && mv constraints.tmp constraints.txt
 
 clean: ## Remove what the other duties made
 	rm -rf $(VENV) build dist *.egg-info controller/dashboard/static controller/dashboard/web/node_modules
