@@ -26,13 +26,16 @@ class Sender:
         self.tally = Tally()
 
     async def __call__(self, index: int, due: float) -> None:
-        """One request from begin to end; errors of the cluster are counted by their reason."""
+        """One request from begin to end; errors of the cluster are counted by their reason. Once the run is hopeless
+        nothing is sent any more."""
+        if self.tally.hopeless:
+            return
         request = self._workload.request(self._run, index)
         self.tally.start(due)
         try:
             await self._measure(request, due)
         except HeadwayError as error:
-            self.tally.errors[error.reason] += 1
+            self.tally.failed(error.reason)
         finally:
             self.tally.end()
 
@@ -66,6 +69,7 @@ class Sender:
     def _count(self, usage: Usage) -> None:
         tally = self.tally
         tally.completed += 1
+        tally.failed_in_a_row = 0
         tally.prompt_tokens += usage.prompt_tokens
         tally.cached_tokens += usage.cached_tokens
         tally.output_tokens += usage.completion_tokens

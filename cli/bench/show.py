@@ -11,7 +11,7 @@ from rich.table import Table
 
 from . import runner
 from .histogram import Summary
-from .tally import RunReport, Tally
+from .tally import HOPELESS, RunReport, Tally
 
 # Above this the generator, not the cluster, may be what was measured.
 BUSY_GENERATOR = 0.8
@@ -90,6 +90,8 @@ def remarks(report: runner.BenchReport) -> list[str]:
     for run in report.runs:
         for reason, count in sorted(run.errors.items()):
             found.append(f"{title(run)}: {count} requests failed with {reason}")
+        if run.gave_up:
+            found.append(f"{title(run)}: given up after {run.requests} requests, the last {HOPELESS} failed in a row")
         if run.rate is not None and run.e2e_ms and run.duration_s > 1.2 * run.arrivals_s + run.e2e_ms.p50 / 1000:
             late = f"the last answer came {run.duration_s - run.arrivals_s:.1f} s after the last arrival"
             found.append(f"{title(run)}: the cluster does not keep up, {late}")

@@ -9,14 +9,18 @@ import msgspec
 
 from .histogram import Histogram, Summary
 
+# A cluster that is gone refuses thousands of requests a second; a full one lets some through in between.
+HOPELESS = 1000
+
 
 class RunReport(msgspec.Struct, frozen=True, kw_only=True):
     """One run. Times are the client's own, in milliseconds from the moment a request was due.
 
     `ttft` is the time to the first token, `tpot` the time per token after it (one value a request), `itl` the gap
     between two messages of a stream (one value a message), `e2e` the whole request, `lag` how late the generator itself
-    sent; `arrivals_s` is when the last request was due. `cached_share` is of prompt tokens. `generator_cpu` is the
-    share of one core that the generator used: near 1, the figures are of the generator and not of the cluster.
+    sent. `arrivals_s` is when the last request was due, `gave_up` that too many in a row failed, `cached_share` of
+    prompt tokens. `generator_cpu` is the share of one core that the generator used: near 1, the figures are of the
+    generator and not of the cluster.
     """
 
     mode: str
@@ -25,6 +29,7 @@ class RunReport(msgspec.Struct, frozen=True, kw_only=True):
     requests: int
     completed: int
     errors: dict[str, int]
+    gave_up: bool
     duration_s: float
     arrivals_s: float
     prompt_tokens: int
@@ -50,6 +55,7 @@ class Tally:
         self.ttft, self.tpot, self.itl, self.e2e, self.lag = (Histogram() for _ in range(5))
         self.errors: Counter[str] = Counter()
         self.sent = self.completed = self.in_flight = self.peak_in_flight = 0
+        self.failed_in_a_row = 0
         self.prompt_tokens = self.cached_tokens = self.output_tokens = self.migrations = 0
         self._began = self._last = self._last_due = time.perf_counter()
         self._cpu = time.process_time()
@@ -65,6 +71,16 @@ class Tally:
         self.peak_in_flight = max(self.peak_in_flight, self.in_flight)
         self.lag.add(time.perf_counter() - due)
         self._last_due = max(self._last_due, due)
+
+    @property
+    def hopeless(self) -> bool:
+        """Whether so many requests failed one after the other that more would measure nothing."""
+        return self.failed_in_a_row >= HOPELESS
+
+    def failed(self, reason: str) -> None:
+        """A request ended with that error."""
+        self.errors[reason] += 1
+        self.failed_in_a_row += 1
 
     def end(self) -> None:
         """A request ended, well or not."""
@@ -92,6 +108,7 @@ class Tally:
             output_tokens=self.output_tokens,
             output_tokens_per_s=self.output_tokens / seconds,
             requests_per_s=self.completed / seconds,
+            gave_up=self.hopeless,
             cached_share=self.cached_tokens / max(self.prompt_tokens, 1),
             peak_in_flight=self.peak_in_flight,
             migrations=self.migrations,

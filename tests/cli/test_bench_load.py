@@ -14,12 +14,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from headway.cli.bench.histogram import Histogram
-from headway.cli.bench.load import closed_loop, open_loop
+from headway.cli.bench.load import Sender, closed_loop, open_loop
 from headway.cli.bench.runner import BenchReport, Plan, bench
 from headway.cli.bench.show import remarks, table
-from headway.cli.bench.tally import Tally
+from headway.cli.bench.tally import HOPELESS, Tally
 from headway.cli.bench.workload import Lengths, Workload
-from headway.client import AsyncHeadway, Overloaded
+from headway.client import AsyncHeadway, Overloaded, Retry
 from headway.tests.client.support.scripted_inference import ScriptedInference, ServerThread, refuse
 
 
@@ -174,6 +174,14 @@ async def test_refusals_are_figures_and_are_not_retried(server: ServerThread, se
     assert (run.requests, run.completed, run.errors) == (12, 7, {"OVERLOADED": 5})
     assert len(servicer.requests) == 12
     assert any("5 requests failed with OVERLOADED" in remark for remark in remarks(report))
+
+
+async def test_a_run_against_a_cluster_that_is_gone_ends(server: ServerThread, servicer: ScriptedInference) -> None:
+    async with AsyncHeadway("127.0.0.1:1", retry=Retry(attempts=1)) as headway:
+        sender = Sender(headway, workload(), 1, "scripted", "salt")
+        await closed_loop(sender, 10**6, 8)
+    report = sender.tally.report("closed", 8, None)
+    assert report.gave_up and HOPELESS <= report.requests < HOPELESS + 8 and report.completed == 0
 
 
 async def test_open_loop_latency_counts_from_when_a_request_was_due(

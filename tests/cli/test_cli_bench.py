@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import signal
+import subprocess
 from typing import TYPE_CHECKING
 
 import pytest
@@ -42,6 +44,14 @@ def test_when_nothing_completes_the_command_fails(headway: Command, servicer: Sc
     done = headway("bench", "--concurrency", "2", "--requests", "4", "--warmup", "0")
     assert done.returncode == 1 and "no request completed" in done.stderr
     assert "4 requests failed with UNAVAILABLE" in done.stdout
+
+
+def test_an_interrupt_ends_it_at_once(headway: Command, servicer: ScriptedInference) -> None:
+    child = headway.start("bench", "--requests", "1000000", stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    assert servicer.started.wait(60)
+    child.send_signal(signal.SIGINT)
+    _, complaint = child.communicate(timeout=60)
+    assert child.returncode == 130 and b"Traceback" not in complaint, complaint
 
 
 @pytest.mark.parametrize(
