@@ -92,7 +92,7 @@ def test_reference_agrees_with_torch() -> None:
 
 
 def test_a_rows_bits_do_not_depend_on_its_neighbours() -> None:
-    lengths = [5, 40, 41, 64, 100, 250, 600]
+    lengths = [5, 16, 50, 64, 100, 250, 600]  # a full row is among those that share its padding
     generator = torch.Generator().manual_seed(3)
     caches = [torch.randn(200, 16, 2, 32, generator=generator) for _ in range(2)]
     tables = torch.randperm(200, generator=generator)[: 7 * 25].view(7, 25).to(torch.int32).repeat(1, 2)[:, :38]
