@@ -24,7 +24,7 @@ def sampling_from_proto(message: sampling_pb2.Sampling, defaults: SamplingParams
     """The message's set scalars over `defaults`. Bounds are not checked here: see router validation."""
 
     def pick(name: str) -> float | int:
-        value: float | int = getattr(message if message.HasField(name) else defaults, name)  # type: ignore[arg-type]
+        value: float | int = getattr(message if message.HasField(name) else defaults, name)
         return value
 
     return SamplingParams(

@@ -51,7 +51,7 @@ def test_nothing_unpickles_what_came_over_a_wire() -> None:
     found = [
         f"{path.relative_to(ROOT)}:{number}"
         for path in tracked("*.py")
-        if not str(path.relative_to(ROOT)).startswith("tests/")
+        if not str(path.relative_to(ROOT)).startswith(("tests/", "tools/"))
         for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1)
         if re.search(r"^\s*(import|from)\s+(pickle|cloudpickle|dill|marshal|shelve)\b", line) or "torch.load(" in line
     ]
