@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import importlib
 import logging
 import os
 import secrets
 import shutil
 import tempfile
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +21,13 @@ TEMP_PREFIX = "headway-"
 OBJECT_STORE_BYTES = 80 * 2**20
 # A dead node is seen in two seconds at most instead of thirteen. Any faster, and a machine that starves this process
 # for a moment loses its only node.
-FAST_DEATH = {
+SYSTEM_CONFIG = {
     "health_check_initial_delay_ms": 0,
     "health_check_period_ms": 200,
     "health_check_timeout_ms": 500,
     "health_check_failure_threshold": 10,
+    # Ray would start as many processes at once as there are CPUs to give, and it gives none here.
+    "worker_maximum_startup_concurrency": os.cpu_count() or 1,
 }
 CPU_DEVICE = "headway_device"
 
@@ -50,6 +54,10 @@ class RayRuntime:
         from ray._private.node import Node
         from ray._private.parameter import RayParams
 
+        # Serve takes two seconds to import: meanwhile Ray's own processes start.
+        importing = threading.Thread(target=importlib.import_module, args=("ray.serve",), name="import", daemon=True)
+        importing.start()
+
         # Ray replaces 127.0.0.1 by the machine's outer address, and then listens on every interface.
         services.resolve_ip_for_localhost = lambda host: host
 
@@ -62,7 +70,8 @@ class RayRuntime:
         params_type: Any = RayParams
         params = params_type(
             node_ip_address="127.0.0.1",
-            num_cpus=os.cpu_count(),
+            # Nothing of ours takes CPUs; with some to give, Ray starts an idle worker for each before it is ready.
+            num_cpus=0,
             resources={CPU_DEVICE: cpu_devices},
             object_store_memory=OBJECT_STORE_BYTES,
             include_dashboard=False,
@@ -70,9 +79,10 @@ class RayRuntime:
             no_monitor=True,
             dashboard_agent_listen_port=0,
             temp_dir=str(self.temp_dir),
-            _system_config=FAST_DEATH,
+            _system_config=SYSTEM_CONFIG,
         )
         self._node = Head(params, head=True, shutdown_at_exit=False, spawn_reaper=True, ray_init_cluster=True)
+        importing.join()
         _quiet()
         ray.init(
             address=self._node.gcs_address,
@@ -96,15 +106,15 @@ class RayRuntime:
     def stop(self) -> None:
         """Ends the Ray that was started, with every process of it, or leaves the one that was joined. Idempotent."""
         import ray
-        from ray import serve
+        import ray.serve
 
-        leave: Any = ray.shutdown
+        untyped: Any = ray
         if self._node is not None:
             try:
-                serve.shutdown()
+                untyped.serve.shutdown()
             except Exception:
                 log.exception("Serve did not shut down; its processes end with Ray")
-        leave()
+        untyped.shutdown()
         if self._node is not None:
             self._node.kill_all_processes(check_alive=False, allow_graceful=False, wait=True)
             self._node = None

@@ -20,7 +20,7 @@ from .supervisor import Supervisor
 def start(options: UpOptions, tell: Callable[[Event], None]) -> Event:
     """Starts the supervisor in a session of its own and passes on what it says; returns its last word.
 
-    Ctrl-C meanwhile stops it, and is raised when it has ended.
+    Ctrl-C or SIGTERM meanwhile stops it, and KeyboardInterrupt is raised when it has ended.
     """
     files = Files()
     files.make()
@@ -34,6 +34,7 @@ def start(options: UpOptions, tell: Callable[[Event], None]) -> Event:
             start_new_session=True,
         )
     assert process.stdout is not None
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         for line in process.stdout:
             event = decode(line)

@@ -21,6 +21,7 @@ from .files import ClusterDocument, Files, Record
 from .options import UpOptions
 from .ports import check_free
 from .processes import CLUSTER_ID, boot_id, family, identify, marked, send, wait_gone
+from .reaper import start_reaper
 from .teardown import clean_up_after
 
 POLL_S = 0.2
@@ -69,6 +70,8 @@ class Supervisor:
         clean_up_after(self._files)
         check_free(self._options.ports())
         self._record.temp_dir = tempfile.mkdtemp(prefix="headway-", dir="/tmp")
+        self._write_down(now=True)
+        reaper = start_reaper(self._files.root, self._record.cluster_id)
         failure: Failed | None = None
         try:
             self._start()
@@ -78,6 +81,8 @@ class Supervisor:
         finally:
             self._tell(Step("Stopping"))
             self._take_down()
+            reaper.kill()
+            reaper.wait()
         if failure is not None:
             self._tell(failure)
         return 0 if failure is None else 1

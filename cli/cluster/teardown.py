@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import signal
 from pathlib import Path
@@ -58,4 +59,5 @@ def _members(record: Record) -> set[Identity]:
     """Everything that is certainly of this cluster: recorded and the same still, below that, or marked with its id."""
     recorded = [process for process in (record.supervisor, *record.processes) if alive(process)]
     below = [each for process in recorded for each in family(process.pid)]
-    return {*recorded, *below, *marked(record.cluster_id)}
+    # The reaper, which does this too, is of the cluster itself.
+    return {process for process in (*recorded, *below, *marked(record.cluster_id)) if process.pid != os.getpid()}
