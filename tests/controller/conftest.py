@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import gc
 import time
 from collections.abc import AsyncIterator, Callable
 
@@ -69,6 +70,10 @@ async def running(
         await up.channel.close()
         await server.stop(None)
         await controller.close()
+        # grpc.aio's servers want the loop once more when they are collected: while it is there.
+        del server, up, task, controller, supervisor
+        gc.collect()
+        await asyncio.sleep(0.02)
 
 
 @pytest.fixture

@@ -15,9 +15,11 @@ from headway.controller.process import _web_server
 @pytest.fixture
 async def web(up) -> AsyncIterator[httpx.AsyncClient]:
     app = build_app(up.controller, lambda: True, frozenset({"admin.example"}))
-    async with _web_server(app, "127.0.0.1", 0) as port:
-        async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=20) as client:
-            yield client
+    async with (
+        _web_server(app, "127.0.0.1", 0) as port,
+        httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=20) as client,
+    ):
+        yield client
 
 
 def error(response: httpx.Response) -> dict[str, str]:
@@ -34,9 +36,9 @@ async def test_probes_and_page(web: httpx.AsyncClient) -> None:
 
 
 async def test_not_ready_says_so(up) -> None:
-    async with _web_server(build_app(up.controller, lambda: False, frozenset()), "127.0.0.1", 0) as port:
-        async with httpx.AsyncClient() as client:
-            response = await client.get(f"http://127.0.0.1:{port}/ready")
+    app = build_app(up.controller, lambda: False, frozenset())
+    async with _web_server(app, "127.0.0.1", 0) as port, httpx.AsyncClient() as client:
+        response = await client.get(f"http://127.0.0.1:{port}/ready")
     assert response.status_code == 503
 
 

@@ -1,0 +1,78 @@
+"""Defaults that fit the machine, and what is refused before anything starts."""
+
+import socket
+
+import pytest
+
+from headway.cli.cluster import options
+from headway.cli.cluster.options import resolve
+from headway.cli.cluster.ports import check_free
+from headway.core.errors import ConfigError
+
+PLAIN = {
+    "model": "demo",
+    "model_name": "",
+    "replicas": None,
+    "tp": 1,
+    "pp": 1,
+    "device": "auto",
+    "port": 8000,
+    "engine": (),
+}
+
+
+@pytest.mark.parametrize(
+    ("devices", "given", "expected"),
+    [
+        ("", {}, ("cpu", 2)),
+        ("", {"tp": 2}, ("cpu", 1)),
+        ("", {"replicas": 2, "tp": 2}, ("cpu", 2)),
+        ("0,1,2,3", {}, ("cuda", 4)),
+        ("0,1,2,3", {"tp": 2}, ("cuda", 2)),
+        ("0,1,2,3", {"tp": 2, "pp": 2}, ("cuda", 1)),
+        ("0,1", {"device": "cpu"}, ("cpu", 2)),
+    ],
+)
+def test_defaults_fit_the_machine(monkeypatch: pytest.MonkeyPatch, devices, given, expected) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", devices)
+    found = resolve(**{**PLAIN, **given})
+    assert (found.device, found.replicas) == expected
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ({"tp": 0}, "--tp must be at least 1, got 0"),
+        ({"pp": -1}, "--pp must be at least 1, got -1"),
+        ({"replicas": 0}, "--replicas must be at least 1, got 0"),
+        ({"port": 65533}, "--port must be 0 or at least 1 and at most 65532, got 65533"),
+        ({"port": -1}, "--port"),
+        ({"device": "tpu"}, "--device must be auto, cpu or cuda, got 'tpu'"),
+        ({"device": "cuda", "tp": 4}, "need 4 GPUs, this machine shows 2"),
+    ],
+)
+def test_what_cannot_be_is_refused_by_name(monkeypatch: pytest.MonkeyPatch, given, words) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1")
+    with pytest.raises(ConfigError) as caught:
+        resolve(**{**PLAIN, **given})
+    assert words in str(caught.value)
+
+
+def test_ports_follow_each_other() -> None:
+    assert resolve(**PLAIN).ports() == {"http": 8000, "grpc": 8001, "admin": 8002, "admin_grpc": 8003}
+    assert set(resolve(**{**PLAIN, "port": 0}).ports().values()) == {0}
+
+
+def test_gpus_are_counted_from_device_files(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "-1")
+    assert options.visible_gpus() == 0
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,GPU-5ef")
+    assert options.visible_gpus() == 2
+
+
+def test_a_taken_port_is_named_with_its_use() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+        with pytest.raises(ConfigError, match=rf"port {port} .*admin grpc"):
+            check_free({"http": 0, "admin_grpc": port})
+    check_free({"http": port})
