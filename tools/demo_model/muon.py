@@ -1,6 +1,7 @@
 """Muon for the matrices (https://kellerjordan.github.io/posts/muon), AdamW for the embedding and the norms.
 
-On little data Muon needs about half of AdamW's steps to the same loss, and at this size it costs next to nothing.
+Muon is known to need fewer steps than AdamW to the same loss. Its five small products a matrix cost about a tenth of a
+step of 12 k tokens here.
 """
 
 from __future__ import annotations
