@@ -65,16 +65,21 @@ class Followers:
 
     def launch(self, rendezvous: str) -> None:
         """Starts every rank and the watch over them. The calling thread has to live as long as the group."""
-        for rank in range(1, self._spec.world_size):
-            spec = RankSpec(
-                group=self._spec,
-                rank=rank,
-                rendezvous=rendezvous,
-                control=self._name,
-                token=self._token,
-                leader_pid=os.getpid(),
+        handles = [
+            self._launcher.launch(
+                RankSpec(
+                    group=self._spec,
+                    rank=rank,
+                    rendezvous=rendezvous,
+                    control=self._name,
+                    token=self._token,
+                    leader_pid=os.getpid(),
+                )
             )
-            self.members.append(Member(rank, self._launcher.launch(spec)))
+            for rank in range(1, self._spec.world_size)
+        ]
+        # Only now: asking for a process id may wait until that process is up.
+        self.members = [Member(rank, handle) for rank, handle in enumerate(handles, start=1)]
         self._thread.start()
 
     def loaded(self) -> float:

@@ -138,8 +138,6 @@ class WorkerGroup:
             self._fail(text, isinstance(error, ConfigError))
 
     def _load(self) -> tuple[Runner, Followers]:
-        from ..parallel.communicator import join
-
         spec = self.spec
         followers = self._followers = Followers(
             spec, self._launcher, on_progress=self._progressed, on_failure=self._fail
@@ -150,7 +148,9 @@ class WorkerGroup:
         self._standing.pids = [os.getpid(), *(member.handle.pid for member in followers.members)]
         self._standing.nodes = [platform.node(), *(member.handle.node for member in followers.members)]
         self._stand(admin_pb2.REPLICA_STATE_LOADING, "loading weights")
+        # Only now, so that all ranks import torch at the same time.
         from ..execution.runner import Runner
+        from ..parallel.communicator import join
 
         runner = Runner(spec, join(0, spec.tp, spec.pp, spec.device, rendezvous, JOIN_TIMEOUT_S), self._own_progress)
         self._own_progress(1.0)
