@@ -19,7 +19,12 @@ class Bound(NamedTuple):
         return (self.low < value if self.open_low else self.low <= value) and value <= self.high
 
     def __str__(self) -> str:
-        return f"{'above' if self.open_low else 'at least'} {self.low:g} and at most {self.high:g}"
+        return f"{'above' if self.open_low else 'at least'} {_exact(self.low)} and at most {_exact(self.high)}"
+
+
+def _exact(value: float) -> str:
+    """Whole bounds to the last digit: 2**64 - 1 must not read as 1.84467e+19, which is refused."""
+    return str(value) if isinstance(value, int) else f"{value:g}"
 
 
 BOUNDS: dict[str, Bound] = {

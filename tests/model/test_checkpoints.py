@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 import torch
 from rank_group import PAGE_SIZE, RankGroup, spec_for
@@ -241,3 +242,12 @@ def test_pages_by_default_and_by_demand(copied: Path) -> None:
     assert load(copied, engine=EngineSpec(total_pages=77)).suggested_pages() == 77
     with pytest.raises(ConfigError, match=r"total_pages = .* does not fit"):
         runner.allocate(10**13)
+
+
+def test_pages_take_memory_only_when_they_are_written(copied: Path) -> None:
+    """Two idle replicas on a laptop must not hold the caches that they are allowed."""
+    runner = load(copied)
+    size = 256 << 20
+    before = psutil.Process().memory_info().rss
+    runner.allocate(size // runner.info.kv_bytes_per_page)
+    assert psutil.Process().memory_info().rss - before < size // 4

@@ -112,3 +112,10 @@ def test_every_default_is_resolved() -> None:
     assert resolve(request(usual_new_tokens=16), MODEL, [1]).max_new_tokens == 16
     assert resolve(request(usual_new_tokens=16), MODEL, [1] * 30).max_new_tokens == 2
     assert resolve(request(usual_new_tokens=16, max_new_tokens=20), MODEL, [1]).max_new_tokens == 20
+
+
+@pytest.mark.parametrize(("name", "most"), [("seed", 2**64 - 1), ("top_k", 2**31 - 1)])
+def test_a_bound_in_a_message_is_the_bound(name: str, most: int) -> None:
+    """To the last digit: 1.84467e+19 itself would be refused."""
+    with pytest.raises(InvalidRequest, match=f"at least 0 and at most {most}, got {most + 1}$"):
+        check_fields(request(sampling={name: most + 1}))

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import math
+import mmap
+
+import psutil
 import torch
 
 from ...core.errors import ConfigError
@@ -21,11 +25,27 @@ def allocate_cache(
     """Keys and values of each layer, zeroed, [pages, page_size, kv_heads, head_dim]. Raises ConfigError when memory
     does not hold them."""
     shape = (pages, page_size, split.kv_heads.size, config.head_dim)
-
-    def zeros() -> torch.Tensor:
-        return torch.zeros(shape, dtype=dtype, device=device)
-
+    zeros = _untouched if device.type == "cpu" else torch.zeros
     try:
-        return [(zeros(), zeros()) for _ in range(split.layers.size)]
-    except (RuntimeError, MemoryError) as error:
+        _check_memory(2 * split.layers.size * math.prod(shape) * dtype.itemsize, device)
+        return [
+            (zeros(shape, dtype=dtype, device=device), zeros(shape, dtype=dtype, device=device))
+            for _ in range(split.layers.size)
+        ]
+    except (RuntimeError, MemoryError, OSError, OverflowError) as error:
         raise ConfigError(f"total_pages = {pages} does not fit the memory of {device}: {error}") from None
+
+
+def _check_memory(needed: int, device: torch.device) -> None:
+    """Raises MemoryError for more than the machine has: pages that are not written yet would hide it until later."""
+    total = psutil.virtual_memory().total
+    if device.type == "cpu" and needed > total:
+        raise MemoryError(f"{needed} bytes, and it has {total}")
+
+
+def _untouched(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> torch.Tensor:
+    """Zeros that take memory only where they are written: torch.zeros writes every byte, so that an idle replica would
+    hold its whole cache."""
+    flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS
+    memory = mmap.mmap(-1, math.prod(shape) * dtype.itemsize, flags=flags)
+    return torch.frombuffer(memory, dtype=dtype).reshape(shape)
