@@ -40,13 +40,13 @@ async def test_cold_warm_and_among_others(worker_of, session_to, shape, way):
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("shape", SHAPES)
 async def test_after_preemption(worker_of, session_to, shape, way):
-    """The pool holds three of these five requests at their full length of six pages, but not all of them."""
+    """The pool holds the prompts of four of these eight requests, but not what they grow to."""
     worker = worker_of(*SHAPES[shape], *POOL)
-    prompts = [tokens[:20] for tokens in others(5)]
+    prompts = [(tokens * 3)[:58] for tokens in others(8)]
     async with session_to(worker) as session:
-        expected = [await session.generate(prompt, 70, WAYS[way]) for prompt in prompts]
+        expected = [await session.generate(prompt, 24, WAYS[way]) for prompt in prompts]
         before = (await session.idle()).totals.preemptions
-        streams = [await session.submit(prompt, 70, WAYS[way]) for prompt in prompts]
+        streams = [await session.submit(prompt, 24, WAYS[way]) for prompt in prompts]
         await asyncio.gather(*(asyncio.wait_for(stream.done.wait(), 60) for stream in streams))
         load = await session.idle()
     assert sum(stream.last.preemptions for stream in streams) == load.totals.preemptions - before > 0

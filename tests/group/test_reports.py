@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 
 import grpc
 import pytest
-from worker_process import WorkerProcess
+from worker_process import WorkerProcess, wait_gone
 
 from headway.proto.headway.v1 import admin_pb2, control_pb2, control_pb2_grpc
 from headway.worker.options import DEMO
@@ -70,15 +70,17 @@ async def test_loading_then_ready_then_again_after_the_controller_was_away(contr
         worker.close()
 
 
-async def test_a_group_that_cannot_load_says_why(controller, tmp_path):
+async def test_a_group_that_cannot_load_says_why_and_ends(controller, tmp_path):
     model = tmp_path / "broken"
     shutil.copytree(DEMO, model)
     config = json.loads((model / "config.json").read_text())
     (model / "config.json").write_text(json.dumps({**config, "num_hidden_layers": config["num_hidden_layers"] + 1}))
-    worker = WorkerProcess("--controller", f"127.0.0.1:{controller.port}", "--model", str(model))
+    worker = WorkerProcess("--controller", f"127.0.0.1:{controller.port}", "--model", str(model), "--tp", "2")
     try:
         report = await controller.wait_for(admin_pb2.REPLICA_STATE_UNHEALTHY)
         assert "model.layers.6.input_layernorm.weight" in report.reason
         assert await asyncio.to_thread(worker.process.wait, 30) == 1
+        assert worker.log.read_text().splitlines()[-1] == f"headway worker: {report.reason}"
+        assert not await asyncio.to_thread(wait_gone, list(report.pids), 5)
     finally:
         worker.close()
