@@ -81,7 +81,12 @@ class LiveRequest:
         if self.cached_tokens is None and not self.received and output.HasField("cached_tokens"):
             self.cached_tokens = output.cached_tokens
         self.received.extend(output.token_ids)
-        self.losses_in_row = 0
+        if output.token_ids:
+            self.losses_in_row = 0
+        if output.finish_reason == sampling_pb2.FINISH_REASON_ABORTED:
+            # Not at our wish: what we abort is withdrawn first. The replica stops, and the caller is to notice nothing.
+            self.lost("the replica stopped before the request had ended")
+            return
         if output.finish_reason:
             self.finish_reason = output.finish_reason
             self.preemptions += output.preemptions

@@ -44,6 +44,22 @@ async def test_a_dead_replica_s_requests_go_on_elsewhere(rig: Rig, new_engine: N
     assert (submit.max_new_tokens, submit.sampling.seed) == (40, 7)
 
 
+async def test_a_replica_that_stops_before_its_requests_end_is_as_good_as_dead(rig: Rig, new_engine: NewEngine) -> None:
+    """The caller aborted nothing, so it is not told that its request was aborted."""
+    engines = [await new_engine("a", step_s=0.01), await new_engine("b", step_s=0.01)]
+    await rig.connect(*engines)
+    task = asyncio.create_task(rig.run(request(count=40)))
+    leaving = await running_on(engines)
+    await asyncio.sleep(0.1)
+    leaving.accepting = False
+    await eventually(lambda: len(rig.catalogue.ready_replicas("m")) == 1)
+    leaving.stop_rows()
+    chunks = await task
+    assert tokens_of(chunks) == expected_tokens(PROMPT, 7, 40)
+    assert (chunks[-1].finish_reason, chunks[-1].migrations) == (sampling_pb2.FINISH_REASON_LENGTH, 1)
+    assert leaving.aborts == []
+
+
 async def test_the_only_replica_may_come_back(rig: Rig, new_engine: NewEngine) -> None:
     engine = await new_engine(step_s=0.01)
     await rig.connect(engine)
@@ -129,7 +145,7 @@ async def test_another_revision_never_continues_a_request(rig: Rig, new_engine: 
     assert tokens_of(await task) == expected_tokens(PROMPT, 7, 50)
 
 
-FAULTS = st.sampled_from(["die", "break_streams", "skip_reports", "restart"])
+FAULTS = st.sampled_from(["die", "break_streams", "skip_reports", "stop_rows", "restart"])
 
 
 @settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

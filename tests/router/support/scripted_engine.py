@@ -124,6 +124,16 @@ class ScriptedEngine(EngineServiceServicer):
             stream.reports.put_nowait(None)
         self._streams.clear()
 
+    def stop_rows(self) -> None:
+        """As a leader at the end of its drain: what still runs is aborted, and then the streams end."""
+        self._sequence += 1
+        for stream in self._streams:
+            report = self._report(stream, self._sequence)
+            aborted = sampling_pb2.FINISH_REASON_ABORTED
+            report.outputs.extend(engine_pb2.StepOutput(id=id, finish_reason=aborted) for id in stream.rows)
+            stream.reports.put_nowait(report)
+        self.break_streams()
+
     def skip_reports(self, count: int = 1) -> None:
         """Reports go lost: the next one does not follow."""
         self._sequence += count
