@@ -85,8 +85,10 @@ class Controller:
                 log.exception("reconciling failed; trying again")
                 draining = False
                 await asyncio.sleep(TICK_S)
+            # Not wait_for: in Python 3.11 it loses a cancellation that comes together with the event.
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._wake.wait(), DRAIN_TICK_S if draining else TICK_S)
+                async with asyncio.timeout(DRAIN_TICK_S if draining else TICK_S):
+                    await self._wake.wait()
             self._wake.clear()
 
     async def close(self) -> None:

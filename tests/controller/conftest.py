@@ -2,12 +2,12 @@
 
 import asyncio
 import contextlib
-import gc
 import time
 from collections.abc import AsyncIterator, Callable
 
 import grpc
 import pytest
+import pytest_asyncio
 from support.stand_in_groups import StandInSupervisor
 
 from headway.controller.controller import Controller
@@ -68,16 +68,22 @@ async def running(
         await asyncio.gather(task, return_exceptions=True)
         await supervisor.close()
         await up.channel.close()
-        await server.stop(None)
         await controller.close()
-        # grpc.aio's servers want the loop once more when they are collected: while it is there.
-        del server, up, task, controller, supervisor
-        gc.collect()
-        await asyncio.sleep(0.02)
+        # grpc.aio ends the interpreter when a server goes while a handler of it winds down.
+        await asyncio.sleep(0.05)
+        await server.stop(1.0)
 
 
-@pytest.fixture
+@pytest_asyncio.fixture(loop_scope="session")
 async def up() -> AsyncIterator[Running]:
+    async with running() as found:
+        await found.until_states(demo_0="READY", demo_1="READY")
+        yield found
+
+
+@pytest_asyncio.fixture(loop_scope="session", scope="module")
+async def calm() -> AsyncIterator[Running]:
+    """One for the tests that change nothing."""
     async with running() as found:
         await found.until_states(demo_0="READY", demo_1="READY")
         yield found

@@ -14,6 +14,9 @@ from headway.core.errors import ConfigError
 from headway.proto.headway.v1 import admin_pb2 as pb
 from headway.proto.headway.v1 import control_pb2, control_pb2_grpc
 
+# One loop for all: grpc.aio's servers look for theirs when they are collected, however late that is.
+pytestmark = pytest.mark.asyncio(loop_scope="session")
+
 
 def scale(replicas: int, **change: object) -> pb.ScaleModelRequest:
     return pb.ScaleModelRequest(change=pb.Change(**change), model="demo", replicas=replicas)
@@ -46,7 +49,7 @@ async def test_loading_is_seen(new_controller) -> None:
 
 async def test_a_death_is_seen_at_once_and_its_restart_counted(up) -> None:
     before = up.replica("demo-0").incarnation
-    await up.supervisor.groups["demo-0"].die()
+    await asyncio.to_thread(up.supervisor.leaders["demo-0"].die)
     await up.until_states(demo_0="UNHEALTHY", demo_1="READY")
     assert "started again" in up.replica("demo-0").reason
     await up.until_states(demo_0="READY", demo_1="READY")
@@ -61,16 +64,16 @@ async def test_scaling_up_starts_more(up) -> None:
 
 
 async def test_scaling_down_drains_the_least_loaded_and_waits_for_its_requests(up) -> None:
-    groups = up.supervisor.groups
-    groups["demo-0"].unfinished, groups["demo-1"].unfinished = 3, 1
+    up.supervisor.leaders["demo-0"].load(3)
+    up.supervisor.leaders["demo-1"].load(1)
     await up.until(lambda: [r.load.running for r in up.controller.view.replicas()] == [3, 1])
     effect = (await up.admin.ScaleModel(scale(1))).effect
     assert effect.steps == ["drain demo-1, then stop it"]
     await up.until_states(demo_0="READY", demo_1="DRAINING")
     await asyncio.sleep(0.6)
-    assert groups["demo-1"].draining
+    assert not up.replica("demo-1").load.accepting
     assert up.supervisor.stopped == []
-    groups["demo-1"].unfinished = 0
+    up.supervisor.leaders["demo-1"].load(0)
     await up.until_states(demo_0="READY")
     assert up.supervisor.stopped == ["demo-1"]
 
@@ -101,7 +104,8 @@ async def test_a_drained_replica_is_replaced(up) -> None:
 
 
 async def test_a_drain_waits_no_longer_than_it_was_told(up) -> None:
-    up.supervisor.groups["demo-0"].unfinished = 1
+    up.supervisor.leaders["demo-0"].load(1)
+    await up.until(lambda: up.replica("demo-0").load.running == 1)
     timeout = duration_pb2.Duration(seconds=1)
     await up.admin.DrainReplica(pb.DrainReplicaRequest(replica_id="demo-0", timeout=timeout))
     await up.until_states(demo_0="DRAINING", demo_1="READY", demo_2="READY")
@@ -165,7 +169,7 @@ async def test_a_change_from_an_old_look_is_stale(up) -> None:
 
 async def test_news_of_load_makes_no_look_old(up) -> None:
     seen = up.controller.view.version
-    up.supervisor.groups["demo-0"].unfinished = 4
+    up.supervisor.leaders["demo-0"].load(4)
     await up.until(lambda: up.replica("demo-0").load.running == 4)
     assert up.controller.view.version > seen
     await up.admin.ScaleModel(scale(3, expected_version=seen))
@@ -189,7 +193,8 @@ async def test_bad_drains_are_refused_by_field(up) -> None:
     negative = pb.DrainReplicaRequest(replica_id="demo-0", timeout=duration_pb2.Duration(seconds=-1))
     got = await refused(up.admin.DrainReplica(negative))
     assert (got[0], got[2]) == (grpc.StatusCode.INVALID_ARGUMENT, "timeout")
-    up.supervisor.groups["demo-0"].unfinished = 1
+    up.supervisor.leaders["demo-0"].load(1)
+    await up.until(lambda: up.replica("demo-0").load.running == 1)
     await up.admin.DrainReplica(pb.DrainReplicaRequest(replica_id="demo-0"))
     got = await refused(up.admin.DrainReplica(pb.DrainReplicaRequest(replica_id="demo-0")))
     assert got[0] == grpc.StatusCode.FAILED_PRECONDITION

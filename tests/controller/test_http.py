@@ -4,17 +4,22 @@ import asyncio
 import contextlib
 import json
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
 import httpx
 import pytest
+import pytest_asyncio
 
 from headway.controller.http import build_app
 from headway.controller.process import _web_server
 
+# One loop for all: see test_controller.py.
+pytestmark = pytest.mark.asyncio(loop_scope="session")
 
-@pytest.fixture
-async def web(up) -> AsyncIterator[httpx.AsyncClient]:
-    app = build_app(up.controller, lambda: True, frozenset({"admin.example"}))
+
+@asynccontextmanager
+async def browser(controller) -> AsyncIterator[httpx.AsyncClient]:
+    app = build_app(controller, lambda: True, frozenset({"admin.example"}))
     async with (
         _web_server(app, "127.0.0.1", 0) as port,
         httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=20) as client,
@@ -22,28 +27,40 @@ async def web(up) -> AsyncIterator[httpx.AsyncClient]:
         yield client
 
 
+@pytest_asyncio.fixture(loop_scope="session")
+async def web(up) -> AsyncIterator[httpx.AsyncClient]:
+    async with browser(up.controller) as client:
+        yield client
+
+
+@pytest_asyncio.fixture(loop_scope="session", scope="module")
+async def calm_web(calm) -> AsyncIterator[httpx.AsyncClient]:
+    async with browser(calm.controller) as client:
+        yield client
+
+
 def error(response: httpx.Response) -> dict[str, str]:
     return response.json()["error"]
 
 
-async def test_probes_and_page(web: httpx.AsyncClient) -> None:
-    assert (await web.get("/health")).status_code == 200
-    assert (await web.get("/ready")).status_code == 200
-    page = await web.get("/")
+async def test_probes_and_page(calm_web: httpx.AsyncClient) -> None:
+    assert (await calm_web.get("/health")).status_code == 200
+    assert (await calm_web.get("/ready")).status_code == 200
+    page = await calm_web.get("/")
     assert page.status_code == 200
     assert "Headway" in page.text
     assert page.headers["content-type"].startswith("text/html")
 
 
-async def test_not_ready_says_so(up) -> None:
-    app = build_app(up.controller, lambda: False, frozenset())
+async def test_not_ready_says_so(calm) -> None:
+    app = build_app(calm.controller, lambda: False, frozenset())
     async with _web_server(app, "127.0.0.1", 0) as port, httpx.AsyncClient() as client:
         response = await client.get(f"http://127.0.0.1:{port}/ready")
     assert response.status_code == 503
 
 
-async def test_one_look_is_protobuf_json(web: httpx.AsyncClient) -> None:
-    cluster = (await web.get("/api/cluster")).json()
+async def test_one_look_is_protobuf_json(calm_web: httpx.AsyncClient) -> None:
+    cluster = (await calm_web.get("/api/cluster")).json()
     assert cluster["snapshot"] is True
     assert cluster["models"] == [
         {"name": "demo", "path": "/m", "desiredReplicas": 2, "tensorParallel": 1, "pipelineParallel": 1}
@@ -98,16 +115,18 @@ async def test_changes_answer_with_their_effect(web: httpx.AsyncClient, up) -> N
         ("/api/drain", {"replicaId": "demo-0", "timeoutSeconds": -1}, 400, "timeoutSeconds"),
     ],
 )
-async def test_bad_changes_are_refused_by_field(web, up, path: str, body: object, status: int, field: str) -> None:
-    response = await web.post(path, json=body)
+async def test_bad_changes_are_refused_by_field(
+    calm_web, calm, path: str, body: object, status: int, field: str
+) -> None:
+    response = await calm_web.post(path, json=body)
     assert (response.status_code, error(response)["field"]) == (status, field)
-    assert up.controller.state.models["demo"].replicas == 2
+    assert calm.controller.state.models["demo"].replicas == 2
 
 
-async def test_no_json_is_refused(web: httpx.AsyncClient) -> None:
+async def test_no_json_is_refused(calm_web: httpx.AsyncClient) -> None:
     headers = {"Content-Type": "application/json"}
-    assert (await web.post("/api/scale", content=b"{", headers=headers)).status_code == 400
-    assert (await web.post("/api/scale", content=b" " * 100_000, headers=headers)).status_code == 400
+    assert (await calm_web.post("/api/scale", content=b"{", headers=headers)).status_code == 400
+    assert (await calm_web.post("/api/scale", content=b" " * 100_000, headers=headers)).status_code == 400
 
 
 @pytest.mark.parametrize(
@@ -122,20 +141,22 @@ async def test_no_json_is_refused(web: httpx.AsyncClient) -> None:
         {"Content-Type": "application/x-www-form-urlencoded"},
     ],
 )
-async def test_other_sites_cannot_change_anything(web: httpx.AsyncClient, up, headers: dict[str, str]) -> None:
+async def test_other_sites_cannot_change_anything(calm_web: httpx.AsyncClient, calm, headers: dict[str, str]) -> None:
     content = b'{"model": "demo", "replicas": 0}'
-    response = await web.post("/api/scale", content=content, headers={"Content-Type": "application/json"} | headers)
+    response = await calm_web.post(
+        "/api/scale", content=content, headers={"Content-Type": "application/json"} | headers
+    )
     assert response.status_code == 403
-    assert up.controller.state.models["demo"].replicas == 2
+    assert calm.controller.state.models["demo"].replicas == 2
 
 
-async def test_other_names_cannot_read_either_and_its_own_can(web: httpx.AsyncClient) -> None:
-    assert (await web.get("/api/cluster", headers={"Host": "evil.example"})).status_code == 403
+async def test_other_names_cannot_read_either_and_its_own_can(calm_web: httpx.AsyncClient) -> None:
+    assert (await calm_web.get("/api/cluster", headers={"Host": "evil.example"})).status_code == 403
     for host in ("localhost:1", "[::1]:1", "10.0.0.7:8002", "admin.example", "Admin.Example:443"):
-        assert (await web.get("/api/cluster", headers={"Host": host})).status_code == 200
+        assert (await calm_web.get("/api/cluster", headers={"Host": host})).status_code == 200
     own = {"Origin": "http://admin.example", "Host": "admin.example", "Sec-Fetch-Site": "same-origin"}
     body = {"model": "demo", "replicas": 2}
-    assert (await web.post("/api/scale", json=body, headers=own)).status_code == 200
+    assert (await calm_web.post("/api/scale", json=body, headers=own)).status_code == 200
 
 
 async def test_metrics_show_every_state(web: httpx.AsyncClient, up) -> None:
@@ -143,14 +164,14 @@ async def test_metrics_show_every_state(web: httpx.AsyncClient, up) -> None:
     assert 'headway_desired_replicas{model="demo"} 2.0' in text
     assert 'headway_replicas{model="demo",state="ready"} 2.0' in text
     assert 'headway_replicas{model="demo",state="unhealthy"} 0.0' in text
-    await up.supervisor.groups["demo-0"].die()
+    await asyncio.to_thread(up.supervisor.leaders["demo-0"].die)
     await up.until(lambda: up.replica("demo-0").restarts == 1)
     text = (await web.get("/metrics")).text
     assert 'headway_replica_restarts_total{model="demo",replica="demo-0"} 1.0' in text
 
 
-async def test_a_taken_port_is_an_error_that_names_it(up) -> None:
-    app = build_app(up.controller, lambda: True, frozenset())
+async def test_a_taken_port_is_an_error_that_names_it(calm) -> None:
+    app = build_app(calm.controller, lambda: True, frozenset())
     async with contextlib.AsyncExitStack() as stack:
         port = await stack.enter_async_context(_web_server(app, "127.0.0.1", 0))
         with pytest.raises(OSError, match=str(port)):

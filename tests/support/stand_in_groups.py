@@ -1,6 +1,14 @@
-"""Worker groups without a model, for tests of the controller: their reports and their Drain go over real gRPC."""
+"""Worker groups without a model, for tests of the controller: their reports and their Drain go over real gRPC.
+
+Their side is gRPC's threads, not grpc.aio: a controller's event loop is shared with nobody.
+"""
 
 import asyncio
+import os
+import queue
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 
 import grpc
@@ -15,75 +23,76 @@ from headway.proto.headway.v1 import (
     engine_pb2_grpc,
 )
 
+REPORT_S = 0.2
+RESTART_S = 0.2
 
-class StandInGroup(engine_pb2_grpc.EngineServiceServicer):
-    """A leader: listens, reports LOADING and READY, drains when told; `unfinished` requests are the test's to end."""
 
-    def __init__(self, spec: GroupSpec, start: int, plan: str) -> None:
-        self.spec = spec
-        self.incarnation = f"{spec.replica_id}-start-{start}"
-        self.plan = plan
-        self.unfinished = 0
-        self.draining = False
-        self.state = admin_pb2.REPLICA_STATE_LOADING
-        self.reason = ""
-        self._changed = asyncio.Event()
-        self._task = asyncio.create_task(self._live())
+class StandInLeader(engine_pb2_grpc.EngineServiceServicer):
+    """Listens, reports LOADING, then follows its plan: serve, load (never ready), refuse (cannot work) or crash."""
 
-    async def Drain(self, request, context):
-        self.draining = not request.cancel
-        self.report(admin_pb2.REPLICA_STATE_DRAINING)
-        return engine_pb2.DrainResponse(unfinished=self.unfinished)
+    def __init__(self, spec: GroupSpec, incarnation: str, plan: str) -> None:
+        self.ended = threading.Event()
+        self._spec = spec
+        self._incarnation = incarnation
+        self._unfinished = 0
+        self._draining = False
+        self._plan = plan
+        self._state = admin_pb2.REPLICA_STATE_LOADING
+        self._reason = ""
+        self._changed: queue.SimpleQueue[None] = queue.SimpleQueue()
+        self._server = grpc.server(ThreadPoolExecutor(2))
+        engine_pb2_grpc.add_EngineServiceServicer_to_server(self, self._server)
+        self._port = self._server.add_insecure_port("127.0.0.1:0")
+        self._server.start()
+        self._channel = grpc.insecure_channel(spec.controller_address, options=CHANNEL_OPTIONS)
+        self._call = control_pb2_grpc.ControlServiceStub(self._channel).ReportReplica.future(self._reports())
 
-    def report(self, state: admin_pb2.ReplicaState, reason: str = "") -> None:
-        self.state, self.reason = state, reason
-        self._changed.set()
+    def Drain(self, request: engine_pb2.DrainRequest, context: grpc.ServicerContext) -> engine_pb2.DrainResponse:
+        self._draining = not request.cancel
+        self._report(admin_pb2.REPLICA_STATE_DRAINING)
+        return engine_pb2.DrainResponse(unfinished=self._unfinished)
 
-    async def die(self) -> None:
-        """As by SIGKILL: the stream breaks."""
-        self._task.cancel()
-        with suppress(asyncio.CancelledError):
-            await self._task
+    def load(self, requests: int) -> None:
+        """So many requests run on it from now on."""
+        self._unfinished = requests
+        self._changed.put(None)
 
-    async def _live(self) -> None:
-        server = grpc.aio.server()
-        engine_pb2_grpc.add_EngineServiceServicer_to_server(self, server)
-        port = server.add_insecure_port("127.0.0.1:0")
-        try:
-            await server.start()
-            async with grpc.aio.insecure_channel(self.spec.controller_address, options=CHANNEL_OPTIONS) as channel:
-                call = control_pb2_grpc.ControlServiceStub(channel).ReportReplica()
-                await call.write(self._message(port))
-                await self._follow_plan()
-                while True:
-                    await call.write(self._message(port))
-                    self._changed.clear()
-                    with suppress(TimeoutError):
-                        await asyncio.wait_for(self._changed.wait(), 0.2)
-        except grpc.aio.AioRpcError:
-            return
-        finally:
-            # A server that is not stopped to the end crashes the interpreter when it is collected.
-            await asyncio.shield(server.stop(None))
+    def die(self) -> None:
+        """As by SIGKILL: its streams break. Idempotent."""
+        if not self.ended.is_set():
+            self.ended.set()
+            self._changed.put(None)
+            self._call.cancel()
+            self._channel.close()
+            self._server.stop(None).wait()
 
-    async def _follow_plan(self) -> None:
-        if self.plan == "crash":
-            raise asyncio.CancelledError
-        if self.plan == "refuse":
-            self.report(admin_pb2.REPLICA_STATE_STOPPED, "model.safetensors: tensor lm_head.weight is missing")
-        elif self.plan == "serve":
-            self.report(admin_pb2.REPLICA_STATE_READY)
+    def _report(self, state: admin_pb2.ReplicaState, reason: str = "") -> None:
+        self._state, self._reason = state, reason
+        self._changed.put(None)
 
-    def _message(self, port: int) -> control_pb2.ReportReplicaRequest:
+    def _reports(self) -> Iterator[control_pb2.ReportReplicaRequest]:
+        yield self._message()
+        if self._plan == "refuse":
+            self._report(admin_pb2.REPLICA_STATE_STOPPED, "model.safetensors: tensor lm_head.weight is missing")
+        elif self._plan == "serve":
+            self._report(admin_pb2.REPLICA_STATE_READY)
+        elif self._plan == "crash":
+            threading.Thread(target=self.die).start()
+        while not self.ended.is_set():
+            with suppress(queue.Empty):
+                self._changed.get(timeout=REPORT_S)
+            yield self._message()
+
+    def _message(self) -> control_pb2.ReportReplicaRequest:
         return control_pb2.ReportReplicaRequest(
-            replica_id=self.spec.replica_id,
-            incarnation=self.incarnation,
-            state=self.state,
-            reason=self.reason,
-            loaded=0.5 if self.state == admin_pb2.REPLICA_STATE_LOADING else 1.0,
-            endpoint=f"127.0.0.1:{port}",
-            pids=[1000 + rank for rank in range(self.spec.world_size)],
-            load=engine_pb2.Load(running=self.unfinished, accepting=not self.draining),
+            replica_id=self._spec.replica_id,
+            incarnation=self._incarnation,
+            state=self._state,
+            reason=self._reason,
+            loaded=0.5 if self._state == admin_pb2.REPLICA_STATE_LOADING else 1.0,
+            endpoint=f"127.0.0.1:{self._port}",
+            pids=[os.getpid()],
+            load=engine_pb2.Load(running=self._unfinished, accepting=not self._draining),
         )
 
 
@@ -92,10 +101,10 @@ class StandInSupervisor:
 
     def __init__(self, capacity: int = 100) -> None:
         self.capacity = capacity
-        self.groups: dict[str, StandInGroup] = {}
+        self.plan = "serve"
         self.starts: dict[str, int] = {}
         self.stopped: list[str] = []
-        self.plan = "serve"
+        self.leaders: dict[str, StandInLeader] = {}
         self._keepers: dict[str, asyncio.Task[None]] = {}
 
     async def start(self, spec: GroupSpec) -> None:
@@ -108,16 +117,16 @@ class StandInSupervisor:
             keeper.cancel()
             with suppress(asyncio.CancelledError):
                 await keeper
-            group = self.groups.pop(replica_id, None)
-            if group is not None:
-                await group.die()
+            leader = self.leaders.pop(replica_id, None)
+            if leader is not None:
+                await asyncio.to_thread(leader.die)
             self.stopped.append(replica_id)
 
     async def held(self) -> set[str]:
         return set(self._keepers)
 
     async def shortage(self, spec: GroupSpec) -> str:
-        return "" if len(self.groups) < self.capacity else f"waits for {spec.world_size} devices; 0 are free"
+        return "" if len(self.leaders) < self.capacity else f"waits for {spec.world_size} devices; 0 are free"
 
     async def close(self) -> None:
         for replica_id in list(self._keepers):
@@ -125,9 +134,13 @@ class StandInSupervisor:
 
     async def _keep(self, spec: GroupSpec) -> None:
         while True:
-            while len(self.groups) >= self.capacity:  # noqa: ASYNC110
+            while len(self.leaders) >= self.capacity:  # noqa: ASYNC110
                 await asyncio.sleep(0.02)
             start = self.starts[spec.replica_id] = self.starts.get(spec.replica_id, 0) + 1
-            group = self.groups[spec.replica_id] = StandInGroup(spec, start, self.plan)
-            await asyncio.wait({group._task})
-            await asyncio.sleep(0.3)
+            leader = StandInLeader(spec, f"{spec.replica_id}-start-{start}", self.plan)
+            self.leaders[spec.replica_id] = leader
+            while not leader.ended.is_set():  # noqa: ASYNC110
+                await asyncio.sleep(0.02)
+            await asyncio.to_thread(leader.die)
+            del self.leaders[spec.replica_id]
+            await asyncio.sleep(RESTART_S)
