@@ -50,7 +50,7 @@ def test_a_taken_port_is_refused_by_name(cluster, tmp_path: Path) -> None:
     port = cluster.document["http"].rsplit(":", 1)[1]
     environment = {**cluster.environment, "HEADWAY_HOME": str(tmp_path)}
     command = [str(HEADWAY), "up", "--detach", "--json", "--port", port]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=90)
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=200)
     assert done.returncode != 0
     assert port in done.stderr
     assert done.stdout == ""
@@ -63,7 +63,7 @@ def test_a_signal_in_the_foreground_takes_everything_down(tmp_path: Path, signal
     command = [str(HEADWAY), "up", "--port", "0", "--replicas", "1"]
     with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as up:
         document = tmp_path / "cluster.json"
-        until = time.monotonic() + 90
+        until = time.monotonic() + 200
         while not document.exists():
             assert up.poll() is None and time.monotonic() < until, up.stdout.read() if up.poll() is not None else ""
             time.sleep(0.2)
@@ -88,7 +88,7 @@ def test_a_signal_in_the_foreground_takes_everything_down(tmp_path: Path, signal
 def test_what_cannot_start_says_why(tmp_path: Path, arguments: tuple[str, ...], words: list[str]) -> None:
     environment = {**os.environ, "HEADWAY_HOME": str(tmp_path)}
     command = [str(HEADWAY), "up", "--detach", "--json", "--port", "0", *arguments]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=200)
     assert done.returncode != 0
     assert all(word in done.stderr for word in words), done.stderr
     assert "Traceback" not in done.stderr

@@ -29,7 +29,7 @@ class Cluster:
         return done
 
     def up(self, *arguments: str) -> dict[str, Any]:
-        self.document = json.loads(self.run("up", "--detach", "--json", "--port", "0", *arguments).stdout)
+        self.document = json.loads(self.run("up", "--detach", "--json", "--port", "0", *arguments, timeout=200).stdout)
         return self.document
 
     def status(self) -> dict[str, Any]:
