@@ -14,6 +14,7 @@ import threading
 from ..core.errors import ConfigError
 from ..core.logs import set_up_logs
 from .group import GroupFailed, WorkerGroup
+from .group.errors import EXIT_ENGINE_DEAD
 from .options import parse
 
 DRAIN_S = 5.0
@@ -34,9 +35,14 @@ def main() -> None:
         os._exit(1)  # the engine's thread may be stuck in a collective whose other side is gone
     sys.stdout.write(f"EngineService at {group.endpoint}, pids {' '.join(str(pid) for pid in group.pids)}\n")
     sys.stdout.flush()
-    while not stop.wait(1.0):
-        group.check_health()
-    group.stop(DRAIN_S)
+    try:
+        while not stop.wait(1.0):
+            group.check_health()
+        group.stop(DRAIN_S)
+    except GroupFailed as error:
+        sys.stderr.write(f"headway worker: {error}\n")
+        sys.stderr.flush()
+        os._exit(EXIT_ENGINE_DEAD)
 
 
 if __name__ == "__main__":

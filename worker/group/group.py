@@ -100,7 +100,10 @@ class WorkerGroup:
         self._set_draining(True)
 
     def stop(self, timeout_s: float = 30.0) -> None:
-        """Drains for at most `timeout_s`, aborts what is left, and ends every rank. For a group that is ready."""
+        """Drains for at most `timeout_s`, aborts what is left, and ends every rank. For a group that is ready.
+
+        Raises GroupFailed when the ranks had to be killed; the process should then end by os._exit.
+        """
         if not self._ready:
             return
         assert self._engine is not None and self._hub is not None and self._followers is not None
@@ -110,8 +113,12 @@ class WorkerGroup:
             time.sleep(0.01)
         self._ready = False
         self._engine.inbox.put(Stop())
-        self._thread.join()
+        self._thread.join(self.spec.engine.step_timeout_s + LEAVE_S)
         self._service.stop(1.0)
+        if self._failure is not None or self._thread.is_alive():
+            self._followers.kill()
+            why = self._failure[0] if self._failure is not None else "the engine's loop does not end"
+            raise GroupFailed(f"the group did not stop cleanly: {why}")
 
     def wait(self, timeout_s: float | None = None) -> None:
         """Returns when the engine's loop has ended, which only `stop` makes it do."""

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from typing import Protocol
 
+from ...core.errors import ConfigError
 from .process import limit_threads
 from .spec import RankSpec
 
@@ -38,6 +39,22 @@ class RankLauncher(Protocol):
         ...
 
 
+_VISIBLE = "CUDA_VISIBLE_DEVICES"
+
+
+def device_of(rank: int, visible: str | None) -> str:
+    """The one CUDA device that a rank's process is to see, given the leader's CUDA_VISIBLE_DEVICES.
+
+    The leader itself computes on the first. Raises ConfigError when there are too few.
+    """
+    if visible is None:
+        return str(rank)
+    devices = [device.strip() for device in visible.split(",") if device.strip()]
+    if rank >= len(devices):
+        raise ConfigError(f"rank {rank} needs a CUDA device, and {_VISIBLE} names {len(devices)}: {visible!r}")
+    return devices[rank]
+
+
 class _Subprocess:
     def __init__(self, process: subprocess.Popen[bytes]) -> None:
         self._process = process
@@ -57,8 +74,11 @@ class SubprocessLauncher:
 
     def launch(self, rank: RankSpec) -> RankHandle:
         limit_threads(rank.group.device)
+        environment = dict(os.environ)
+        if rank.group.device == "cuda":
+            environment[_VISIBLE] = device_of(rank.rank, os.environ.get(_VISIBLE))
         process = subprocess.Popen(
-            [sys.executable, "-m", "headway.worker.group"], stdin=subprocess.PIPE, env=dict(os.environ)
+            [sys.executable, "-m", "headway.worker.group"], stdin=subprocess.PIPE, env=environment
         )
         assert process.stdin is not None
         try:
