@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import shlex
+import shutil
 import sys
+from pathlib import Path
 from types import TracebackType
 
 from rich.console import Console
@@ -89,8 +93,10 @@ class Display:
 
 
 def print_summary(document: ClusterDocument, stop: str) -> None:
-    """Addresses, and two lines to paste."""
+    """Addresses, and two lines to paste, into any terminal."""
     body = '{"prompt": "def __init__(self, ", "max_tokens": 32}'
+    # Another terminal may not have the same HEADWAY_HOME.
+    address = f" --address {document.grpc}" if "HEADWAY_HOME" in os.environ else ""
     lines = [
         "",
         f"  gRPC       {document.grpc}",
@@ -98,10 +104,20 @@ def print_summary(document: ClusterDocument, stop: str) -> None:
         f"  admin      {document.admin}",
         "",
         "  Try:",
-        "    headway generate 'def __init__(self, ' --max-tokens 32",
+        f"    {command()} generate 'def __init__(self, ' --max-tokens 32{address}",
         f"    curl -s {document.http}/v1/completions -H 'Content-Type: application/json' -d '{body}'",
         "",
         f"  {stop}",
     ]
     sys.stdout.write("\n".join(lines) + "\n")
     sys.stdout.flush()
+
+
+def command() -> str:
+    """`headway` as a user can paste it: the bare word where PATH leads to this installation, else its path, because
+    `make up` installs into an environment that nobody has activated."""
+    own = Path(sys.executable).parent / "headway"
+    found = shutil.which("headway")
+    if found is not None and Path(found).absolute() == own.absolute():
+        return "headway"
+    return shlex.quote(str(own)) if own.is_file() else f"{shlex.quote(sys.executable)} -m headway.cli"

@@ -80,7 +80,7 @@ def up(
 
 def _detached(wanted: UpOptions, as_json: bool) -> None:
     from ..cluster import detached
-    from ..cluster.display import Display, print_summary
+    from ..cluster.display import Display, command, print_summary
     from ..cluster.events import Failed, Ready
 
     with Display() as display:
@@ -92,7 +92,7 @@ def _detached(wanted: UpOptions, as_json: bool) -> None:
     if as_json:
         console.print_json(last.document)
     else:
-        print_summary(last.document, "Stop it:  headway down")
+        print_summary(last.document, f"Stop it:  {command()} down")
 
 
 def _in_the_foreground(wanted: UpOptions, as_json: bool) -> None:

@@ -12,6 +12,8 @@ import psutil
 import pytest
 from support.clusters import HEADWAY, Cluster, descendants, left_behind, shared_memory
 
+from headway.cli.cluster.display import print_summary
+from headway.cli.cluster.files import Files
 from headway.demo import DEMO_DIR
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(240)]
@@ -67,7 +69,28 @@ def test_a_killed_supervisor_leaves_nothing(one: Cluster, tmp_path: Path) -> Non
     assert one.run("down").returncode == 0
 
 
-def test_dry_runs_refusals_and_the_page(one: Cluster) -> None:
+def paste(line: str) -> str:
+    """What a line prints in a terminal where nobody has activated the environment."""
+    environment = {"PATH": "/usr/bin:/bin", "HOME": "/nowhere"}
+    done = subprocess.run(["sh", "-c", line], env=environment, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_the_lines_to_paste_and_the_verbs(
+    one: Cluster, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    document = Files(tmp_path / "home").read_cluster()
+    assert document is not None
+    monkeypatch.setenv("HEADWAY_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("PATH", "/usr/bin:/bin")
+    print_summary(document, "")
+    lines = capsys.readouterr().out.splitlines()
+    text = paste(next(line for line in lines if " generate " in line)).removesuffix("\n")
+    assert text
+    answer = json.loads(paste(next(line for line in lines if " curl " in line)))
+    assert answer["choices"][0]["text"] == text
+
     dry = json.loads(one.run("scale", "3", "--dry-run", "--json").stdout)
     assert dry["steps"] == ["start 2 replicas of demo"]
     refusal = one.run("drain", "demo-7", check=False)
