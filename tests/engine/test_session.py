@@ -15,6 +15,7 @@ from headway.proto.headway.v1.sampling_pb2 import FINISH_REASON_ABORTED, FINISH_
 
 POOL = ("--pages", "20")
 LONG = 200
+SMALL_WINDOW = [("grpc.http2.lookahead_bytes", 1024), ("grpc.http2.bdp_probe", 0)]
 
 
 @pytest.fixture
@@ -125,10 +126,29 @@ async def test_a_router_that_comes_back_takes_its_own_place(worker, session_to):
             assert (await second.idle()).used_pages == 0
 
 
+async def test_a_session_whose_place_was_taken_submits_no_more(worker, session_to):
+    """Its stream is stuck, so it does not end at once; what still comes up on it would run for nobody."""
+    async with channel_to(worker.endpoint, SMALL_WINDOW) as channel, session_to(worker, "watcher") as watcher:
+        await watcher.report(lambda report: True)
+        stuck = await EngineSession(channel, "same").open(reading=False)
+        for at in (40, 41, 42, 43):
+            await stuck.submit(prompt(at), LONG)
+        sent = watcher.reports[0].load.totals.requests + 4
+        await watcher.report(lambda report: report.load.totals.requests == sent)
+        before = (await watcher.idle()).totals
+        async with session_to(worker, "same") as second:
+            await second.report(lambda report: report.snapshot)
+            await stuck.submit(prompt(44), LONG)
+            for at in (45, 46, 47):
+                await second.generate(prompt(at), 20)
+            after = (await watcher.idle()).totals
+        assert after.requests - before.requests == 3
+        stuck.call.cancel()
+
+
 async def test_slow_reader_gets_merged_reports_and_holds_up_nobody(worker, session_to):
     """With a small window the transport holds little: the rest waits merged in the outbox, and comes out whole."""
-    small_window = [("grpc.http2.lookahead_bytes", 1024), ("grpc.http2.bdp_probe", 0)]
-    async with channel_to(worker.endpoint, small_window) as channel, session_to(worker, "fast") as fast:
+    async with channel_to(worker.endpoint, SMALL_WINDOW) as channel, session_to(worker, "fast") as fast:
         slow = await EngineSession(channel, "slow").open(reading=False)
         stream = await slow.submit(prompt(10), LONG)
         for _ in range(20):

@@ -31,6 +31,7 @@ class Session:
         self.router_id = router_id
         self.outbox = Outbox()
         self.last_submit = 0
+        self.ended = False
 
 
 class Hub:
@@ -103,6 +104,7 @@ class Hub:
     def leave(self, session: Session) -> None:
         """Ends a session: its requests are aborted. Safe to repeat."""
         if self._sessions.pop(session.number, None) is not None:
+            session.ended = True
             session.outbox.close()
             self.inbox.put(Leave(session.number))
 

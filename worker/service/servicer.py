@@ -95,6 +95,9 @@ async def _read(engine: ServedEngine, session: Session, requests: AsyncIterator[
     error: HeadwayError | None = None
     try:
         async for request in requests:
+            # A stream that cannot be written to may live on for a while after its session: its requests have no reader.
+            if session.ended:
+                break
             _take(engine, session, request)
     except HeadwayError as refusal:
         error = refusal
