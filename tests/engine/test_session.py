@@ -197,6 +197,16 @@ async def test_refuses_a_live_id_and_a_full_queue(worker_of, session_to):
         assert codes == [None, None, *[grpc.StatusCode.RESOURCE_EXHAUSTED.value[0]] * 2]
 
 
+async def test_a_burst_that_fits_batch_and_queue_is_taken_whole(worker_of, session_to):
+    """Requests that came since the last step wait only until the next one: as far as rows are free, that is no queue."""
+    worker = worker_of("--pages", "20", "--max-sequences", "1", "--max-waiting", "2")
+    async with session_to(worker) as session:
+        for _ in range(5):
+            streams = [await session.submit(prompt(at, 20), 2) for at in (50, 51, 52)]
+            await asyncio.gather(*(asyncio.wait_for(stream.done.wait(), 60) for stream in streams))
+            assert [stream.refusal for stream in streams] == [None] * 3
+
+
 async def test_stop_and_end_tokens(worker, session_to):
     async with session_to(worker) as session:
         free = await session.generate(prompt(14), 12)

@@ -82,7 +82,8 @@ class Machine(RuleBasedStateMachine):
         try:
             self.scheduler.submit(request)
         except Overloaded:
-            assert self.scheduler.waiting >= LIMITS.max_waiting
+            free_rows = LIMITS.max_sequences - self.scheduler.running
+            assert self.scheduler.waiting >= LIMITS.max_waiting + free_rows
             return
         self.live.append(request)
         self.wanted[request] = expected_output(tokens, salt, request.max_new_tokens)

@@ -51,7 +51,8 @@ class Scheduler:
     def submit(self, request: Request) -> None:
         """Queues the request. Raises Overloaded when the queue is full, ContextTooLong when it could never fit."""
         self.limits.check_fits(request.prompt_tokens, request.max_new_tokens)
-        if len(self._waiting) >= self.limits.max_waiting:
+        # Rows that are free go to the head of the queue with the next plan.
+        if len(self._waiting) >= self.limits.max_waiting + self._rows.available:
             raise Overloaded(
                 f"{len(self._waiting)} requests wait already, and max_waiting is {self.limits.max_waiting}"
             )
