@@ -12,7 +12,7 @@ from types import TracebackType
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
 
-from .events import Event, Failed, Ready, ReplicaProgress, Step
+from .events import STOPPING, Event, Failed, Ready, ReplicaProgress, Step
 from .files import ClusterDocument
 
 
@@ -53,19 +53,19 @@ class Display:
     def show(self, event: Event) -> None:
         """One event. The end of the start, good or bad, is for the caller to print."""
         if isinstance(event, Step):
-            self._show_step(event.text)
+            self._show_step(event)
         elif isinstance(event, ReplicaProgress):
             self._show_replica(event)
         elif isinstance(event, Ready | Failed):
             self._finish_step(isinstance(event, Ready))
             self.settle()
 
-    def _show_step(self, text: str) -> None:
+    def _show_step(self, step: Step) -> None:
         if self._bars is None:
-            self._console.print(f"{text} …")
+            self._console.print(f"{step.text} …")
             return
-        self._finish_step(True)
-        self._step = self._bars.add_task(text, total=None, note="")
+        self._finish_step(step != STOPPING)
+        self._step = self._bars.add_task(step.text, total=None, note="")
 
     def _finish_step(self, done: bool) -> None:
         if self._bars is not None and self._step is not None and done:

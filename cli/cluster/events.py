@@ -8,9 +8,13 @@ from .files import ClusterDocument
 
 
 class Step(msgspec.Struct, frozen=True, tag="step"):
-    """A part of the start begins."""
+    """A part of the start begins, and the one before is done."""
 
     text: str
+
+
+STOPPING = Step("Stopping")
+"""The end begins, whether the part before was done or not."""
 
 
 class ReplicaProgress(msgspec.Struct, frozen=True, tag="replica"):

@@ -16,7 +16,7 @@ from ...core.errors import ConfigError
 from ...proto.headway.v1 import admin_pb2
 from .admin import ClusterMirror, state_name, watch
 from .children import Child, spawn
-from .events import Event, Failed, Ready, ReplicaProgress, Step
+from .events import STOPPING, Event, Failed, Ready, ReplicaProgress, Step
 from .files import ClusterDocument, Files, Record
 from .options import UpOptions
 from .ports import check_free
@@ -27,6 +27,8 @@ from .teardown import clean_up_after
 POLL_S = 0.2
 WRITE_EVERY_S = 1.0
 STOP_S = {"router": 4.0, "controller": 15.0}
+# Before the cluster serves there is nothing to finish, and a controller that starts Ray does not listen.
+STOP_STARTING_S = 1.0
 HOST = "127.0.0.1"
 
 
@@ -39,7 +41,7 @@ class Supervisor:
 
     def __init__(self, options: UpOptions, tell: Callable[[Event], None], files: Files | None = None) -> None:
         self._options = options
-        self._tell = tell
+        self._say = tell
         self._files = files or Files()
         me = identify(os.getpid())
         assert me is not None
@@ -79,13 +81,20 @@ class Supervisor:
         except StartFailed as error:
             failure = Failed(str(error), f"Logs: {self._files.logs}")
         finally:
-            self._tell(Step("Stopping"))
+            self._tell(STOPPING)
             self._take_down()
             reaper.kill()
             reaper.wait()
         if failure is not None:
             self._tell(failure)
         return 0 if failure is None else 1
+
+    def _tell(self, event: Event) -> None:
+        """Says it. When nobody can hear any more, because the terminal is gone, that is a signal to stop."""
+        try:
+            self._say(event)
+        except OSError:
+            self._signals = max(self._signals, 1)
 
     def _on_signal(self, number: int, frame: Any) -> None:
         self._signals += 1
@@ -234,7 +243,8 @@ class Supervisor:
         members = {process for process in family(me) if process.pid != me}
         for child in reversed(self._children):
             send([child.identity], signal.SIGTERM)
-            wait_gone([child.identity], STOP_S[child.name], lambda: self._in_a_hurry)
+            patience = STOP_STARTING_S if self._document is None else STOP_S[child.name]
+            wait_gone([child.identity], patience, lambda: self._in_a_hurry)
         members |= {process for process in (*family(me), *marked(self._record.cluster_id)) if process.pid != me}
         for child in self._children:
             child.kill()

@@ -1,9 +1,11 @@
 """The verbs by real processes, beyond what tests/e2e/test_lifecycle.py does with a whole cluster."""
 
+import contextlib
 import json
 import os
 import signal
 import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -121,6 +123,52 @@ def test_a_dead_router_ends_the_cluster_with_a_message(tmp_path: Path) -> None:
     assert json.loads(output)["replicas"][0]["id"] == "demo-0"
     assert left_behind(family) == []
     assert not (tmp_path / "cluster.json").exists()
+
+
+@pytest.mark.parametrize("terminal", ["terminal", "broken terminal"])
+def test_a_start_ends_at_once(tmp_path: Path, terminal: str) -> None:
+    """A controller that starts Ray hears nothing; who gives up then does not wait for it, nor loses it."""
+    with subprocess.Popen(
+        [sys.executable, "-c", IMPATIENT, terminal], env={**os.environ, "HEADWAY_HOME": str(tmp_path)}
+    ) as up:
+        try:
+            until = time.monotonic() + 60
+            while not (children := [each for each in descendants(up.pid) if is_controller(each)]):
+                assert up.poll() is None and time.monotonic() < until
+                time.sleep(0.05)
+            family = descendants(up.pid)
+            os.kill(children[0], signal.SIGSTOP)
+            up.send_signal(signal.SIGINT)
+            assert up.wait(60) == 0
+        finally:
+            up.kill()
+    assert left_behind(family) == []
+    assert not (tmp_path / "supervisor.json").exists()
+
+
+# A supervisor that would wait for ever, were it to wait at all; of a broken terminal nobody reads.
+IMPATIENT = """
+import sys
+from headway.cli.cluster import supervisor
+from headway.cli.cluster.options import resolve
+
+supervisor.STOP_S = {"router": 1000.0, "controller": 1000.0}
+
+def tell(event):
+    if sys.argv[1] == "broken terminal" and event == supervisor.STOPPING:
+        raise OSError("Input/output error")
+
+options = resolve(
+    model="demo", model_name="", replicas=1, tp=1, pp=1, device="cpu", port=0, engine=()
+)
+sys.exit(supervisor.Supervisor(options, tell).run())
+"""
+
+
+def is_controller(pid: int) -> bool:
+    with contextlib.suppress(psutil.NoSuchProcess):
+        return "headway.controller" in psutil.Process(pid).cmdline()
+    return False
 
 
 def test_a_worker_that_cannot_start_says_which_tensor(tmp_path: Path) -> None:
