@@ -125,6 +125,40 @@ def test_sampled_tokens_do_not_depend_on_the_group_or_the_batch(
     assert len({tuple(output) for output in expected}) == len(SAMPLED)
 
 
+PENALIZED = SamplingParams(temperature=0.0, frequency_penalty=1.5, presence_penalty=2.0, repetition_penalty=1.3)
+
+
+def penalized_greedy(oracle: Oracle, tokens: list[int], count: int) -> list[int]:
+    """By the definition, one token at a time."""
+    prompt, tokens = len(tokens), list(tokens)
+    for _ in range(count):
+        scores = oracle.logits(tokens)[-1].numpy().astype(np.float64)
+        for token in set(tokens):
+            scores[token] *= 1 / PENALIZED.repetition_penalty if scores[token] > 0 else PENALIZED.repetition_penalty
+        for token in set(tokens[prompt:]):
+            times = tokens[prompt:].count(token)
+            scores[token] -= times * PENALIZED.frequency_penalty + PENALIZED.presence_penalty
+        tokens.append(int(scores.argmax()))
+    return tokens[prompt:]
+
+
+def test_penalties_count_output_as_it_comes_and_after_a_return(
+    loaded: RankGroup, oracle: Callable[[str], Oracle]
+) -> None:
+    """What a row brings along when it comes back, or comes from another replica, is its output and not its prompt."""
+    start = prompt(70, 6)
+    expected = penalized_greedy(oracle(MODEL), start, 24)
+    assert expected != oracle(MODEL).greedy(start, 24)
+    assert expected[8:] != penalized_greedy(oracle(MODEL), start + expected[:8], 16)
+    script = Script(loaded)
+    row = script.add(0, start, PENALIZED)
+    script.finish(8)
+    script.free(0)
+    back = script.add(2, row.tokens, PENALIZED, prompt=len(start))
+    script.finish(24)
+    assert back.output == expected
+
+
 def test_alone_and_in_a_batch_the_logits_are_the_same_bits(
     group_of: Callable[[int, int], RankGroup], checkpoint: Callable[[str], Path]
 ) -> None:
