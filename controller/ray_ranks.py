@@ -14,8 +14,8 @@ from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 from ..core.logs import set_up_logs
 from ..core.specs import GroupSpec
 from ..worker.group import RankSpec
-from .serve_apps import actor_options
-from .served_group import to_log_file
+from .devices import actor_options
+from .log_files import to_log_file
 
 
 class RankActor:

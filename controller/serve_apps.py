@@ -6,12 +6,11 @@ Serve is the supervisor only: it places the group, sees its leader die and start
 from __future__ import annotations
 
 import asyncio
-from typing import Any
 
 import msgspec
 
 from ..core.specs import GroupSpec
-from .ray_runtime import CPU_DEVICE
+from .devices import actor_options, device_resource, resources
 
 APP_PREFIX = "headway-group-"
 DEPLOYMENT = "group"
@@ -43,31 +42,6 @@ class ServeSupervisor:
 
     async def shortage(self, spec: GroupSpec) -> str:
         return await asyncio.to_thread(_shortage, spec)
-
-
-def device_resource(device: str) -> str:
-    """The Ray resource that a rank takes one of."""
-    if device == "cuda":
-        return "GPU"
-    # A Ray that others started may not count devices on CPU; its own CPUs stand in.
-    return CPU_DEVICE if CPU_DEVICE in _resources()[0] else "CPU"
-
-
-def actor_options(resource: str, count: float) -> dict[str, Any]:
-    """Ray's options for an actor that takes `count` of the resource and nothing else."""
-    if resource == "GPU":
-        return {"num_cpus": 0, "num_gpus": count}
-    if resource == "CPU":
-        return {"num_cpus": count}
-    return {"num_cpus": 0, "resources": {resource: count}}
-
-
-def _resources() -> tuple[dict[str, float], dict[str, float]]:
-    """All resources of the cluster, and those that are free."""
-    import ray
-
-    ray_state: Any = ray
-    return ray_state.cluster_resources(), ray_state.available_resources()
 
 
 def _deploy(spec: GroupSpec) -> None:
@@ -127,7 +101,7 @@ def _shortage(spec: GroupSpec) -> str:
     if not waiting:
         return ""
     resource = device_resource(spec.device)
-    total, free = (each.get(resource, 0) for each in _resources())
+    total, free = (each.get(resource, 0) for each in resources())
     kind = "GPUs" if resource == "GPU" else "devices"
     return (
         f"waits for {spec.world_size} {kind} (tp {spec.tp} x pp {spec.pp}) on one node; {free:g} of {total:g} are free"

@@ -6,7 +6,6 @@ import asyncio
 import logging
 import os
 import threading
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -15,6 +14,7 @@ from ..core.errors import ConfigError
 from ..core.logs import set_up_logs
 from ..core.specs import GroupSpec
 from ..proto.headway.v1 import admin_pb2, control_pb2
+from .log_files import to_log_file
 
 if TYPE_CHECKING:
     from ..worker.group import WorkerGroup
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 STOP_S = 8.0
-LOG_DIR = "HEADWAY_LOG_DIR"
 
 
 class ServedGroup:
@@ -99,13 +98,3 @@ def last_words(spec: GroupSpec, state: admin_pb2.ReplicaState, reason: str) -> N
             control_pb2_grpc.ControlServiceStub(channel).ReportReplica(iter([report]), timeout=2)
     except grpc.RpcError as error:
         log.warning("could not tell the controller: %s", error)
-
-
-def to_log_file(name: str) -> None:
-    """Appends this process's stdout and stderr to NAME.log in $HEADWAY_LOG_DIR: Ray's own files go with Ray."""
-    folder = os.environ.get(LOG_DIR)
-    if not folder:
-        return
-    with (Path(folder) / f"{name}.log").open("ab") as file:
-        for descriptor in (1, 2):
-            os.dup2(file.fileno(), descriptor)
