@@ -104,14 +104,20 @@ class PagePool:
                 else:
                     self._cached[page] = None
 
-    def store(self, page: int, key: BlockKey, parent: BlockKey, tokens: bytes) -> None:
-        """Indexes a held page whose KV is computed. A second page with the same key stays out: the first one counts."""
+    def store(self, page: int, key: BlockKey, parent: BlockKey, tokens: bytes) -> bool:
+        """Indexes a held page whose KV is computed. A second page with the same key stays out: the first one counts.
+
+        False when the key stands for other content, by a collision. Then nothing may be stored that is chained to it:
+        it would be taken for what is chained to the other one.
+        """
         assert self._references[page] > 0 and self._entries[page] is None
-        if key in self._index:
-            return
+        entry = _Entry(key, parent, tokens)
+        if (first := self._index.get(key)) is not None:
+            return self._entries[first] == entry
         self._index[key] = page
-        self._entries[page] = _Entry(key, parent, tokens)
+        self._entries[page] = entry
         self.events.stored(key)
+        return True
 
     def clear(self) -> None:
         """Forgets every prefix. Held pages stay with their holders, unindexed."""

@@ -196,12 +196,12 @@ class Scheduler:
         return new_pages
 
     def _commit(self, request: Request) -> None:
-        """Offers pages whose KV is now complete to the index."""
+        """Offers pages whose KV is now complete to the index, as far as the chain of their keys is its own."""
         size = self.pool.page_size
         for page in range(request.committed, request.computed // size):
-            self.pool.store(
-                request.pages[page], request.key(page, size), request.parent(page), request.page_tokens(page, size)
-            )
+            key, parent, tokens = request.key(page, size), request.parent(page), request.page_tokens(page, size)
+            if not self.pool.store(request.pages[page], key, parent, tokens):
+                break
             request.committed = page + 1
 
     def _preempt(self, victim: Request, shares: Shares) -> None:

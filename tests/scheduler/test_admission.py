@@ -1,0 +1,129 @@
+"""Corners of admission that random requests meet too seldom."""
+
+from __future__ import annotations
+
+from array import array
+
+import pytest
+from fake_ranks import PAGE_SIZE, FakeRanks, next_token, prefix_digest
+
+from headway.core.blocks import root_key
+from headway.core.errors import ContextTooLong
+from headway.core.sampling import SamplingParams
+from headway.proto.headway.v1.sampling_pb2 import FINISH_REASON_CONTEXT, FINISH_REASON_LENGTH
+from headway.worker.pages import PagePool
+from headway.worker.scheduler import Limits, Outcome, Request, Scheduler
+
+VOCABULARY = 1000
+ROOT = root_key("revision")
+
+
+class Engine:
+    """A scheduler over checked ranks."""
+
+    def __init__(self, pages: int, max_sequences: int = 4, token_budget: int = 16) -> None:
+        self.limits = Limits(
+            page_size=PAGE_SIZE,
+            total_pages=pages,
+            max_context_tokens=pages * PAGE_SIZE,
+            max_sequences=max_sequences,
+            token_budget=token_budget,
+            max_waiting=8,
+            vocab_size=VOCABULARY,
+        )
+        self.pool = PagePool(pages, PAGE_SIZE)
+        self.scheduler = Scheduler(self.limits, self.pool)
+        self.ranks = FakeRanks(pages, VOCABULARY)
+        self.ids = 0
+
+    def submit(self, tokens: list[int], max_new: int, forged: Request | None = None) -> Request:
+        """`forged` has a first page of the same key."""
+        self.ids += 1
+        request = Request(
+            session=0,
+            id=self.ids,
+            tokens=array("I", tokens),
+            prompt_tokens=len(tokens),
+            max_new_tokens=max_new,
+            sampling=SamplingParams(),
+            root=ROOT,
+            page_size=PAGE_SIZE,
+        )
+        if forged is not None:
+            request.keys[:] = forged.keys[:1]
+            for page in range(1, len(tokens) // PAGE_SIZE):
+                request.key(page, PAGE_SIZE)
+        self.scheduler.submit(request)
+        return request
+
+    def run(self) -> dict[Request, Outcome]:
+        """Steps until nothing is left; the last outcome of each request."""
+        ends = {}
+        for _ in range(1000):
+            if not self.scheduler.busy:
+                return ends
+            for outcome in self.scheduler.update(self.ranks.step(self.scheduler.schedule())):
+                if outcome.finish:
+                    ends[outcome.request] = outcome
+        raise AssertionError("requests do not end")
+
+
+def expected(tokens: list[int], count: int) -> list[int]:
+    known = list(tokens)
+    for _ in range(count):
+        known.append(next_token(prefix_digest((0).to_bytes(8, "little"), known)[-1], VOCABULARY))
+    return known
+
+
+@pytest.mark.parametrize("length", [PAGE_SIZE, 2 * PAGE_SIZE, 2 * PAGE_SIZE + 1])
+def test_a_prompt_whose_pages_are_all_cached_still_computes_its_last_token(length: int) -> None:
+    engine = Engine(pages=8)
+    prompt = list(range(length))
+    first = engine.submit(prompt, 3)
+    engine.run()
+    second = engine.submit(prompt, 3)
+    engine.run()
+    assert list(first.tokens) == list(second.tokens) == expected(prompt, 3)
+    assert (first.cached_tokens, second.cached_tokens) == (0, (length - 1) // PAGE_SIZE * PAGE_SIZE)
+
+
+def test_the_whole_pool_serves_one_request_and_the_others_wait_their_turn() -> None:
+    engine = Engine(pages=4)
+    prompts = [[100 * n + at for at in range(PAGE_SIZE + n)] for n in range(4)]
+    room = [engine.limits.max_context_tokens - len(prompt) for prompt in prompts]
+    requests = [engine.submit(prompt, count) for prompt, count in zip(prompts, room, strict=True)]
+    ends = engine.run()
+    assert list(ends) == requests, "nobody overtakes"
+    for request, prompt, count in zip(requests, prompts, room, strict=True):
+        assert list(request.tokens) == expected(prompt, count)
+        assert ends[request].finish == FINISH_REASON_CONTEXT
+    assert engine.pool.used_pages == 0
+    with pytest.raises(ContextTooLong):
+        engine.submit(prompts[0], room[0] + 1)
+
+
+def test_one_row_one_token_a_step_and_a_prompt_far_above_the_budget() -> None:
+    engine = Engine(pages=8, max_sequences=1, token_budget=1)
+    prompts = [list(range(at, at + 13)) for at in (0, 50)]
+    requests = [engine.submit(prompt, 5) for prompt in prompts]
+    ends = engine.run()
+    assert [list(request.tokens) for request in requests] == [expected(prompt, 5) for prompt in prompts]
+    assert {outcome.finish for outcome in ends.values()} == {FINISH_REASON_LENGTH}
+
+
+def test_two_prefixes_of_one_key_are_never_taken_for_each_other() -> None:
+    """Neither may the pages that are chained to the second one stand for pages chained to the first."""
+    engine = Engine(pages=16)
+    one, other, tail = [[start + at for at in range(PAGE_SIZE)] for start in (10, 20, 30)]
+    first = engine.submit([*one, 1], 2)
+    engine.run()
+    collides = engine.submit([*other, *tail, 1], 2, forged=first)
+    engine.run()
+    long = engine.submit([*one, *tail, 1], 2)
+    engine.run()
+    assert long.keys == collides.keys[:2] and long.cached_tokens == PAGE_SIZE
+    assert list(collides.tokens) == expected([*other, *tail, 1], 2)
+    assert list(long.tokens) == expected([*one, *tail, 1], 2)
+    again = engine.submit([*one, *tail, 2], 2)
+    engine.run()
+    assert again.cached_tokens == 2 * PAGE_SIZE
