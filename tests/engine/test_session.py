@@ -198,7 +198,7 @@ async def test_refuses_a_live_id_and_a_full_queue(worker_of, session_to):
 
 
 async def test_a_burst_that_fits_batch_and_queue_is_taken_whole(worker_of, session_to):
-    """Requests that came since the last step wait only until the next one: as far as rows are free, that is no queue."""
+    """Requests that came since the last step are no queue yet, as far as rows are free for them."""
     worker = worker_of("--pages", "20", "--max-sequences", "1", "--max-waiting", "2")
     async with session_to(worker) as session:
         for _ in range(5):
