@@ -54,6 +54,11 @@ class GroupSpec(msgspec.Struct, frozen=True, kw_only=True):
         for name in ("max_sequences", "token_budget", "max_waiting"):
             if getattr(engine, name) < 1:
                 raise ConfigError(f"{name} must be at least 1, got {getattr(engine, name)}")
+        if not 0 < engine.step_timeout_s < float("inf"):
+            raise ConfigError(f"step_timeout must be above 0 seconds, got {engine.step_timeout_s:g}")
+        for name in ("total_pages", "max_context_tokens"):
+            if getattr(engine, name) < 0:
+                raise ConfigError(f"{name} must be at least 0, got {getattr(engine, name)}")
         if engine.token_budget < engine.max_sequences:
             raise ConfigError(
                 f"token_budget ({engine.token_budget}) must be at least max_sequences ({engine.max_sequences}): "

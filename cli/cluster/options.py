@@ -63,8 +63,11 @@ def resolve(
             f"{replicas} replicas of tp {tp} x pp {pp} need {replicas * tp * pp} GPUs, this machine shows {gpus}: "
             "lower --replicas, --tp or --pp, or use --device cpu"
         )
+    if model != "demo":
+        model = str(Path(model).expanduser().absolute())
+        check_text(Path(model))
     return UpOptions(
-        model=model if model == "demo" else str(Path(model).expanduser().absolute()),
+        model=model,
         model_name=model_name,
         replicas=replicas,
         tp=tp,
@@ -81,3 +84,16 @@ def visible_gpus() -> int:
     if chosen is not None:
         return len([name for name in chosen.split(",") if name.strip() not in ("", "-1")])
     return len([path for path in Path("/dev").glob("nvidia*") if re.fullmatch(r"nvidia\d+", path.name)])
+
+
+def check_text(model: Path) -> None:
+    """Raises ConfigError when the router could not read the model's text files: the replicas, which see token ids only,
+    would start all the same and wait for requests that never come. A directory that is missing is left to others."""
+    from ...router.text.model import ModelText
+
+    if (model / "config.json").is_file():
+        names = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja")
+        try:
+            ModelText({name: (model / name).read_bytes() for name in names if (model / name).is_file()})
+        except (ConfigError, OSError) as error:
+            raise ConfigError(f"{model}: {error}") from None

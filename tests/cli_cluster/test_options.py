@@ -1,6 +1,8 @@
 """Defaults that fit the machine, and what is refused before anything starts."""
 
+import shutil
 import socket
+from pathlib import Path
 
 import pytest
 
@@ -8,6 +10,7 @@ from headway.cli.cluster import options
 from headway.cli.cluster.options import resolve
 from headway.cli.cluster.ports import check_free
 from headway.core.errors import ConfigError
+from headway.demo import DEMO_DIR
 
 PLAIN = {
     "model": "demo",
@@ -76,3 +79,23 @@ def test_a_taken_port_is_named_with_its_use() -> None:
         with pytest.raises(ConfigError, match=rf"port {port} .*admin grpc"):
             check_free({"http": 0, "admin_grpc": port})
     check_free({"http": port})
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "words"),
+    [
+        ("tokenizer.json", None, "has no tokenizer.json"),
+        ("tokenizer.json", "junk", "tokenizer.json cannot be read"),
+        ("chat_template.jinja", "{{ messages", "chat template cannot be read"),
+    ],
+)
+def test_a_model_without_readable_text_is_refused_before_anything_starts(
+    tmp_path: Path, file: str, content: str | None, words: str
+) -> None:
+    model = shutil.copytree(DEMO_DIR, tmp_path / "model")
+    assert resolve(**{**PLAIN, "model": str(model)}).model == str(model)
+    (model / file).unlink()
+    if content is not None:
+        (model / file).write_text(content)
+    with pytest.raises(ConfigError, match=words):
+        resolve(**{**PLAIN, "model": str(model)})
