@@ -29,4 +29,4 @@ def resources() -> tuple[dict[str, float], dict[str, float]]:
     import ray
 
     ray_state: Any = ray
-    return ray_state.clusterresources(), ray_state.availableresources()
+    return ray_state.cluster_resources(), ray_state.available_resources()
