@@ -109,7 +109,7 @@ class WorkerGroup:
         assert self._engine is not None and self._hub is not None and self._followers is not None
         self.drain()
         deadline = time.monotonic() + timeout_s
-        while time.monotonic() < deadline and not (self._engine.inbox.empty() and self._hub.unfinished == 0):
+        while time.monotonic() < deadline and not self._hub.drained:
             time.sleep(0.01)
         self._ready = False
         self._engine.inbox.put(Stop())

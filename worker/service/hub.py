@@ -55,6 +55,11 @@ class Hub:
         """Requests that run or wait, as of the last report."""
         return self._figures.running + self._figures.waiting
 
+    @property
+    def drained(self) -> bool:
+        """Whether nothing runs or waits, and nothing will: what was taken before the drain began is counted by then."""
+        return not self._figures.accepting and self.unfinished == 0
+
     def load(self) -> engine_pb2.Load:
         """The load as of the last report, with the engine's silence as of now."""
         return load_message(self._figures, self._silence())
