@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import importlib
 import logging
 import os
 import threading
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -40,6 +41,7 @@ class ServedGroup:
         self._gave_up = False
         to_log_file(self._spec.replica_id)
         set_up_logs(f"leader {self._spec.replica_id}")
+        keep_serve_on_loopback()
         # Not this thread: Serve counts a constructor that takes long as one that failed.
         threading.Thread(target=self._run, name="group", daemon=True).start()
 
@@ -78,6 +80,16 @@ class ServedGroup:
                 group.stop(STOP_S)
             except Exception:
                 log.exception("the group did not stop cleanly")
+
+
+def keep_serve_on_loopback() -> None:
+    """Serve opens a port for calls between deployments, on every interface, and unpickles what comes there.
+
+    Nobody calls a worker group through Serve. The port is opened after the user class was made: this comes in time.
+    """
+    replica: Any = importlib.import_module("ray.serve._private.replica")
+    add_port = replica.add_port_to_grpc_server
+    replica.add_port_to_grpc_server = lambda server, address: add_port(server, address.replace("[::]", "127.0.0.1"))
 
 
 def leave() -> None:
