@@ -102,6 +102,25 @@ def test_the_whole_pool_serves_one_request_and_the_others_wait_their_turn() -> N
         engine.submit(prompts[0], room[0] + 1)
 
 
+def test_a_newcomer_does_not_take_the_pages_that_a_running_prompt_still_needs() -> None:
+    engine = Engine(pages=8, token_budget=8)
+    long = engine.submit(list(range(6 * PAGE_SIZE)), 1)
+    engine.scheduler.update(engine.ranks.step(engine.scheduler.schedule()))
+    assert 0 < len(long.pages) < 6, "in the middle of its prompt"
+    late = [engine.submit(list(range(start, start + 2 * PAGE_SIZE)), 1) for start in (500, 600, 700)]
+    ends = engine.run()
+    assert list(ends) == [long, *late] and engine.scheduler.preemptions == 0
+
+
+def test_a_preempted_request_goes_before_those_that_waited_behind_it() -> None:
+    engine = Engine(pages=8, max_sequences=2)
+    prompts = [[100 * n + at for at in range(10)] for n in range(4)]
+    requests = [engine.submit(prompt, 14) for prompt in prompts]
+    ends = engine.run()
+    assert requests[1].preemptions > 0 and list(ends) == requests
+    assert [list(request.tokens) for request in requests] == [expected(prompt, 14) for prompt in prompts]
+
+
 def test_one_row_one_token_a_step_and_a_prompt_far_above_the_budget() -> None:
     engine = Engine(pages=8, max_sequences=1, token_budget=1)
     prompts = [list(range(at, at + 13)) for at in (0, 50)]

@@ -124,17 +124,18 @@ class Scheduler:
 
     def _admit(self, shares: Shares) -> list[RowAdded]:
         """Takes waiting requests into the batch, in order, as long as budget, rows and pages last."""
+        # With budget left, whoever runs has pages for all its tokens, or none is free: no page is promised to anybody.
         added = []
         while self._waiting and shares.budget and self._rows.available:
             request = self._waiting[0]
             spare = self.limits.watermark if self._running else 0
-            available = self.pool.free_pages - self._promised_pages() - spare
+            available = self.pool.free_pages - spare
             if self._blocked(request, available):
                 break
             hits = self._hits(request)
             self.pool.share(hits)
             missing = self.pool.pages_for(len(request.tokens)) - len(hits)
-            if missing + spare > self.pool.free_pages - self._promised_pages():
+            if missing + spare > self.pool.free_pages:
                 self.pool.release(hits)
                 self._blocked_at = (request, available)
                 break
@@ -184,10 +185,6 @@ class Scheduler:
         if not limit or not self.pool.has(request.keys[0]):
             return []
         return self.pool.match(request.root, request.keys, request.tokens.tobytes(), limit)
-
-    def _promised_pages(self) -> int:
-        """Pages that running requests still need for tokens they already have."""
-        return sum(self.pool.pages_for(len(request.tokens)) - len(request.pages) for request in self._running)
 
     def _grow(self, request: Request, count: int) -> list[int]:
         """Pages for `count` more tokens; the caller has made sure that they are there."""
