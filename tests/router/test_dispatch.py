@@ -94,6 +94,16 @@ async def test_closing_the_stream_aborts_on_the_replica(rig: Rig, new_engine: Ne
     assert (engine.running, rig.dispatcher.live_requests) == (0, 0)
 
 
+async def test_a_first_token_settles_the_reservation(rig: Rig, new_engine: NewEngine) -> None:
+    """Also with a replica whose reports do not say which submissions they count."""
+    engine = await new_engine()
+    engine.say_last_submit = False
+    await rig.connect(engine)
+    async with aclosing(rig.dispatcher.stream(request(count=10_000))) as chunks:
+        await anext(chunks)
+        assert rig.ledger.pending("r0").requests == 0
+
+
 async def test_cancelling_the_front_aborts_on_the_replica(rig: Rig, new_engine: NewEngine) -> None:
     engine = await new_engine()
     engine.hold = True
