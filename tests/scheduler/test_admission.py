@@ -87,6 +87,17 @@ def test_a_prompt_whose_pages_are_all_cached_still_computes_its_last_token(lengt
     assert (first.cached_tokens, second.cached_tokens) == (0, (length - 1) // PAGE_SIZE * PAGE_SIZE)
 
 
+def test_a_page_is_offered_only_when_all_of_it_is_computed() -> None:
+    engine = Engine(pages=8, token_budget=2 * PAGE_SIZE - 1)
+    prompt = list(range(3 * PAGE_SIZE))
+    gone = engine.submit(prompt, 1)
+    engine.scheduler.update(engine.ranks.step(engine.scheduler.schedule()))
+    engine.scheduler.abort(gone)
+    request = engine.submit(prompt, 1)
+    engine.run()
+    assert request.cached_tokens == PAGE_SIZE and list(request.tokens) == expected(prompt, 1)
+
+
 def test_the_whole_pool_serves_one_request_and_the_others_wait_their_turn() -> None:
     engine = Engine(pages=4)
     prompts = [[100 * n + at for at in range(PAGE_SIZE + n)] for n in range(4)]
