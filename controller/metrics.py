@@ -3,16 +3,38 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from ..proto.headway.v1 import admin_pb2
+from ..proto.headway.v1 import admin_pb2, engine_pb2
 from .view import ClusterView
 
 STATES = [name.removeprefix("REPLICA_STATE_").lower() for name, number in admin_pb2.ReplicaState.items() if number]
+# What a replica last said of its load: name, text, where it lies in Load.
+LOADS: tuple[tuple[str, str, Callable[[engine_pb2.Load], float]], ...] = (
+    ("headway_replica_running_requests", "Requests that run.", lambda load: load.running),
+    ("headway_replica_waiting_requests", "Requests that wait.", lambda load: load.waiting),
+    ("headway_replica_used_pages", "KV pages that running requests hold.", lambda load: load.used_pages),
+    ("headway_replica_cached_pages", "KV pages that hold only cached prefixes.", lambda load: load.cached_pages),
+    ("headway_replica_total_pages", "KV pages.", lambda load: load.total_pages),
+    (
+        "headway_replica_silence_seconds",
+        "Without progress at work.",
+        lambda load: load.engine_silence_ms / 1e3,
+    ),
+    ("headway_replica_prefill_tokens_per_second", "Measured prefill rate.", lambda load: load.prefill_rate),
+    ("headway_replica_decode_step_seconds", "Measured time of a decode step.", lambda load: load.decode_step_ms / 1e3),
+)
+TOTALS: tuple[tuple[str, str, Callable[[engine_pb2.LoadTotals], float]], ...] = (
+    ("headway_replica_steps", "Engine steps.", lambda totals: totals.steps),
+    ("headway_replica_step_seconds", "Time in engine steps.", lambda totals: totals.step_seconds),
+    ("headway_replica_model_seconds", "Of these, in the model.", lambda totals: totals.model_seconds),
+    ("headway_replica_output_tokens", "Output tokens.", lambda totals: totals.output_tokens),
+    ("headway_replica_preemptions", "Requests preempted.", lambda totals: totals.preemptions),
+)
 
 
 class _ViewCollector(Collector):
@@ -42,6 +64,20 @@ class _ViewCollector(Collector):
                 present.add_metric([model.name, state], counts[model.name, state])
         routers.add_metric([], len(self._view.routers()))
         yield from (desired, present, restarts, loaded, routers)
+        yield from self._loads()
+
+    def _loads(self) -> Iterator[Metric]:
+        replicas = self._view.replicas()
+        for name, text, pick in LOADS:
+            gauge = GaugeMetricFamily(name, text, labels=["model", "replica"])
+            for replica in replicas:
+                gauge.add_metric([replica.model, replica.id], pick(replica.load))
+            yield gauge
+        for name, text, count in TOTALS:
+            counter = CounterMetricFamily(name, text + " Since the group's start.", labels=["model", "replica"])
+            for replica in replicas:
+                counter.add_metric([replica.model, replica.id], count(replica.load.totals))
+            yield counter
 
 
 def render(view: ClusterView) -> bytes:

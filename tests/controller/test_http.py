@@ -164,6 +164,8 @@ async def test_metrics_show_every_state(web: httpx.AsyncClient, up) -> None:
     assert 'headway_desired_replicas{model="demo"} 2.0' in text
     assert 'headway_replicas{model="demo",state="ready"} 2.0' in text
     assert 'headway_replicas{model="demo",state="unhealthy"} 0.0' in text
+    assert 'headway_replica_total_pages{model="demo",replica="demo-1"} 64.0' in text
+    assert 'headway_replica_steps_total{model="demo",replica="demo-1"} 0.0' in text
     await asyncio.to_thread(up.supervisor.leaders["demo-0"].die)
     await up.until(lambda: up.replica("demo-0").restarts == 1)
     text = (await web.get("/metrics")).text

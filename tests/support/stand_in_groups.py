@@ -92,7 +92,7 @@ class StandInLeader(engine_pb2_grpc.EngineServiceServicer):
             loaded=0.5 if self._state == admin_pb2.REPLICA_STATE_LOADING else 1.0,
             endpoint=f"127.0.0.1:{self._port}",
             pids=[os.getpid()],
-            load=engine_pb2.Load(running=self._unfinished, accepting=not self._draining),
+            load=engine_pb2.Load(running=self._unfinished, total_pages=64, accepting=not self._draining),
         )
 
 
