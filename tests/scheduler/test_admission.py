@@ -118,6 +118,7 @@ def test_a_newcomer_does_not_take_the_pages_that_a_running_prompt_still_needs() 
     long = engine.submit(list(range(6 * PAGE_SIZE)), 1)
     engine.scheduler.update(engine.ranks.step(engine.scheduler.schedule()))
     assert 0 < len(long.pages) < 6, "in the middle of its prompt"
+    assert engine.scheduler.uncached_tokens == long.remaining == 6 * PAGE_SIZE - 8
     late = [engine.submit(list(range(start, start + 2 * PAGE_SIZE)), 1) for start in (500, 600, 700)]
     ends = engine.run()
     assert list(ends) == [long, *late] and engine.scheduler.preemptions == 0
