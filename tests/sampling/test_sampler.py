@@ -124,3 +124,12 @@ def test_greedy_takes_the_first_of_equals() -> None:
     sampler = Sampler(4, CPU)
     sampler.add(2, SamplingParams(temperature=0.0), np.array([0]), 1)
     assert sampler.sample(torch.tensor([[1.0, 3.0, 3.0, 2.0]]), [2], [1]) == [1]
+
+
+def test_every_bit_of_a_seed_and_of_a_position_counts() -> None:
+    seeds = torch.tensor([0, *(1 << bit for bit in range(63)), -(1 << 63)])
+    noise = gumbel_for_all(seeds, torch.zeros_like(seeds), 8)
+    assert len({tuple(row) for row in noise.tolist()}) == len(seeds)
+    places = torch.tensor([0, *(1 << bit for bit in range(32))])
+    noise = gumbel_for_all(torch.zeros_like(places), places, 8)
+    assert len({tuple(row) for row in noise.tolist()}) == len(places)
