@@ -45,7 +45,10 @@ class StandInLeader(engine_pb2_grpc.EngineServiceServicer):
         self._port = self._server.add_insecure_port("127.0.0.1:0")
         self._server.start()
         self._channel = grpc.insecure_channel(spec.controller_address, options=CHANNEL_OPTIONS)
+        # gRPC reads the reports in a thread of its own, which may come to a death before the call has its name here.
+        self._opened = threading.Event()
         self._call = control_pb2_grpc.ControlServiceStub(self._channel).ReportReplica.future(self._reports())
+        self._opened.set()
 
     def Drain(self, request: engine_pb2.DrainRequest, context: grpc.ServicerContext) -> engine_pb2.DrainResponse:
         self._draining = not request.cancel
@@ -62,6 +65,7 @@ class StandInLeader(engine_pb2_grpc.EngineServiceServicer):
         if not self.ended.is_set():
             self.ended.set()
             self._changed.put(None)
+            self._opened.wait()
             self._call.cancel()
             self._channel.close()
             self._server.stop(None).wait()
