@@ -158,7 +158,7 @@ async def test_tokens_are_never_doubled_nor_lost(
     monkeypatch: pytest.MonkeyPatch, faults: list[tuple[str, int, int]], counts: list[int]
 ) -> None:
     """Whatever breaks, whenever: every stream has exactly the tokens of an undisturbed run."""
-    # Faults come faster here than a busy machine makes tokens; giving up after three in a row is another test's promise.
+    # Faults come faster here than a busy machine makes tokens; to give up after three in a row is promised elsewhere.
     monkeypatch.setattr(dispatcher, "MOST_LOSSES", 100)
     rig = Rig(failover_patience_s=20.0)
     engines = [await ScriptedEngine(name, step_s=0.003).start() for name in ("a", "b")]
