@@ -5,6 +5,9 @@ import signal
 import subprocess
 import sys
 import time
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from support.clusters import left_behind
@@ -23,7 +26,21 @@ from headway.cli.cluster.processes import (
 )
 from headway.cli.cluster.teardown import clean_up_after, running, take_down
 
-SLEEP = [sys.executable, "-c", "import time; time.sleep(600)"]
+SLEEP = [sys.executable, "-c", "print(flush=True); import time; time.sleep(600)"]
+
+
+@contextmanager
+def sleeping(**environment: str) -> Iterator[subprocess.Popen[bytes]]:
+    """A process that does nothing until it is ended, at the latest by the end of the test."""
+    everything = {**os.environ, **environment}
+    with subprocess.Popen(SLEEP, env=everything, stdout=subprocess.PIPE, start_new_session=True) as process:
+        try:
+            assert process.stdout is not None
+            # While it starts its environment cannot be read yet.
+            process.stdout.readline()
+            yield process
+        finally:
+            process.kill()
 
 
 def test_identity_is_more_than_a_number() -> None:
@@ -42,7 +59,7 @@ def test_a_zombie_has_ended() -> None:
 
 
 def test_a_number_that_was_used_again_is_not_signalled() -> None:
-    with subprocess.Popen(SLEEP) as process:
+    with sleeping() as process:
         real = identify(process.pid)
         assert real is not None
         send([Identity(real.pid, real.started - 5)], signal.SIGKILL)
@@ -53,12 +70,11 @@ def test_a_number_that_was_used_again_is_not_signalled() -> None:
 
 
 def test_marked_processes_are_found_whoever_their_parent_is() -> None:
-    environment = {**os.environ, CLUSTER_ID: "test-mark"}
-    with subprocess.Popen(SLEEP, env=environment, start_new_session=True) as process:
-        assert [found.pid for found in marked("test-mark")] == [process.pid]
-        assert marked("test-mar") == []
+    mark = uuid.uuid4().hex
+    with sleeping(**{CLUSTER_ID: mark}) as process:
+        assert [found.pid for found in marked(mark)] == [process.pid]
+        assert marked(mark[:-1]) == []
         assert process.pid in [member.pid for member in family(os.getpid())]
-        process.kill()
 
 
 def test_a_child_is_tied_to_its_parent() -> None:
@@ -81,7 +97,7 @@ def test_a_child_is_tied_to_its_parent() -> None:
 
 def record(temp_dir: Path | str, supervisor: Identity, *processes: Identity, boot: str = "") -> Record:
     return Record(
-        cluster_id="test-record",
+        cluster_id=uuid.uuid4().hex,
         boot_id=boot or boot_id(),
         supervisor=supervisor,
         processes=list(processes),
@@ -97,7 +113,7 @@ def test_what_a_killed_supervisor_left_is_cleaned_up(tmp_path: Path) -> None:
     gone = subprocess.Popen([sys.executable, "-c", ""])
     dead = identify(gone.pid) or Identity(gone.pid, 1)
     gone.wait()
-    with subprocess.Popen(SLEEP) as left, subprocess.Popen(SLEEP) as stranger:
+    with sleeping() as left, sleeping() as stranger:
         mine, other = identify(left.pid), identify(stranger.pid)
         assert mine is not None
         assert other is not None
@@ -106,7 +122,6 @@ def test_what_a_killed_supervisor_left_is_cleaned_up(tmp_path: Path) -> None:
         assert take_down(files) is True
         assert left.wait(20) == -signal.SIGKILL
         assert stranger.poll() is None
-        stranger.kill()
     assert not folder.exists()
     assert files.read_record() is None
     assert take_down(files) is False
@@ -115,14 +130,13 @@ def test_what_a_killed_supervisor_left_is_cleaned_up(tmp_path: Path) -> None:
 def test_after_a_reboot_no_process_is_ours(tmp_path: Path) -> None:
     files = Files(tmp_path)
     files.make()
-    with subprocess.Popen(SLEEP) as stranger:
+    with sleeping() as stranger:
         same = identify(stranger.pid)
         assert same is not None
         files.write(files.record, record("", same, same, boot="another"))
         assert running(files) is None
         assert clean_up_after(files) is True
         assert left_behind([stranger.pid]) != []
-        stranger.kill()
 
 
 def test_only_directories_of_ours_are_removed(tmp_path: Path) -> None:
