@@ -208,13 +208,13 @@ class Controller:
 
     def _act(self, action: Action) -> None:
         if isinstance(action, Launch):
-            self._begin(action.replica_id, self._launch(action.replica_id))
+            self._begin(action.replica_id, "started", self._launch(action.replica_id))
         elif isinstance(action, Stop):
-            self._begin(action.replica_id, self._stop(action.replica_id))
+            self._begin(action.replica_id, "stopped", self._stop(action.replica_id))
         elif isinstance(action, Drain):
-            self._begin(action.replica_id, self._ask_to_drain(action.replica_id))
+            self._begin(action.replica_id, "drained", self._ask_to_drain(action.replica_id))
 
-    def _begin(self, replica_id: str, work: Coroutine[None, None, None]) -> None:
+    def _begin(self, replica_id: str, doing: str, work: Coroutine[None, None, None]) -> None:
         """Runs one replica's action; until it ends the reconciler leaves that replica alone."""
         seen = self._seen(replica_id)
         seen.busy = True
@@ -224,7 +224,7 @@ class Controller:
                 await work
             except Exception as error:
                 log.exception("replica %s", replica_id)
-                seen.pending_reason = f"could not be started: {error}"
+                seen.could_not(doing, error)
                 await asyncio.sleep(TICK_S)
             finally:
                 seen.busy = False

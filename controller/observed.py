@@ -32,6 +32,7 @@ class ObservedReplica:
         self.report: control_pb2.ReportReplicaRequest | None = None
         self.incarnations = 0
         self.failed_starts = 0
+        self.failed_launches = 0
         self._stream: object | None = None
         self._heard = 0.0
         self._was_ready = False
@@ -77,6 +78,14 @@ class ObservedReplica:
         self.unfinished = None
         if self.failed_starts >= MAX_FAILED_STARTS:
             self.failed = f"{self.failed_starts} starts in a row failed: {self._last_words or 'see the leader log'}"
+
+    def could_not(self, doing: str, error: Exception) -> None:
+        """What was asked of the supervisor failed. A launch that fails this often will not come to work by itself."""
+        self.pending_reason = f"could not be {doing}: {error}"
+        if doing == "started":
+            self.failed_launches += 1
+            if self.failed_launches >= MAX_FAILED_STARTS:
+                self.failed = f"{self.failed_launches} tries in a row: {self.pending_reason}"
 
     def lose(self, stream: object) -> bool:
         """The end of `stream`; False when a newer one has taken its place."""

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from threading import Thread
+from typing import Any
 
 import grpc
 import msgspec
+from google.protobuf.message import Message
 
 from ...core.servers import CHANNEL_OPTIONS
 from ...proto.headway.v1 import admin_pb2, admin_pb2_grpc
@@ -59,25 +61,21 @@ class ReplicaStatus(ReplicaEntry, kw_only=True):
     endpoint: str
     loaded: float
     restarts: int
-    load: dict[str, float]
-
-
-LOAD_FIELDS = (
-    "running",
-    "waiting",
-    "waiting_uncached_tokens",
-    "used_pages",
-    "cached_pages",
-    "total_pages",
-    "engine_silence_ms",
-    "prefill_rate",
-    "decode_step_ms",
-)
+    load: dict[str, Any]
 
 
 def state_name(replica: admin_pb2.Replica) -> str:
     """PENDING, LOADING, READY, DRAINING, UNHEALTHY or STOPPED."""
     return admin_pb2.ReplicaState.Name(replica.state).removeprefix("REPLICA_STATE_")
+
+
+def plain(message: Message) -> dict[str, Any]:
+    """Every field under its own name, of a message without lists. (Protobuf's own JSON makes strings of 64-bit numbers.)"""
+    values = {field.name: getattr(message, field.name) for field in message.DESCRIPTOR.fields}
+    return {
+        name: plain(value) if isinstance(value, Message) else round(value, 3) if isinstance(value, float) else value
+        for name, value in values.items()
+    }
 
 
 def statuses(mirror: ClusterMirror) -> list[ReplicaStatus]:
@@ -94,7 +92,7 @@ def statuses(mirror: ClusterMirror) -> list[ReplicaStatus]:
                 endpoint=replica.endpoint,
                 loaded=round(replica.loaded, 4),
                 restarts=replica.restarts,
-                load={field: round(getattr(replica.load, field), 3) for field in LOAD_FIELDS},
+                load=plain(replica.load),
             )
         )
     return found

@@ -45,14 +45,10 @@ def status(as_json: options.AsJson = False) -> None:
 
 def _as_json(document: ClusterDocument, mirror: ClusterMirror) -> dict[str, Any]:
     import msgspec
-    from google.protobuf.json_format import MessageToDict
 
     from ..cluster import admin
 
-    routers = [
-        MessageToDict(router, preserving_proto_field_name=True, always_print_fields_with_no_presence=True)
-        for router in mirror.routers.values()
-    ]
+    routers = [admin.plain(router) for router in mirror.routers.values()]
     return msgspec.structs.asdict(document) | {"replicas": admin.statuses(mirror), "routers": routers}
 
 

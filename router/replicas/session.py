@@ -172,7 +172,7 @@ class Session:
         was_synced, replica.synced = replica.synced, False
         lost = self._intake.lose(why)
         if was_synced or why != self._last_why:
-            level = logging.WARNING if was_synced else logging.INFO
+            level = logging.WARNING if lost else logging.INFO
             log.log(level, "replica %s at %s: %s; %d requests lost", replica.replica_id, replica.endpoint, why, lost)
         self._last_why = why
         if was_synced:

@@ -21,9 +21,11 @@ def test_states_have_short_names() -> None:
     mirror = ClusterMirror()
     replica = pb.Replica(id="a", model="m", state=pb.REPLICA_STATE_DRAINING, tensor_parallel=2, pids=[5, 6])
     replica.load.running = 3
+    replica.load.totals.steps = 2**40
     mirror.take(pb.WatchClusterResponse(snapshot=True, replicas=[replica]))
     (status,) = statuses(mirror)
     assert (status.state, status.tp, status.pids, status.load["running"]) == ("DRAINING", 2, [5, 6], 3)
+    assert status.load["totals"]["steps"] == 2**40
 
 
 def test_events_travel_whole() -> None:

@@ -135,6 +135,12 @@ async def test_a_group_that_always_dies_is_given_up(new_controller) -> None:
         assert f"{MAX_FAILED_STARTS} starts in a row failed" in up.replica("demo-0").reason
 
 
+async def test_a_group_that_cannot_be_launched_is_given_up(new_controller) -> None:
+    async with new_controller(replicas=1, plan="no supervisor") as up:
+        await up.until_states(demo_0="STOPPED")
+        assert "could not be started: no supervisor here" in up.replica("demo-0").reason
+
+
 async def test_a_dry_run_tells_and_does_nothing(up) -> None:
     state = up.controller.state
     effect = (await up.admin.ScaleModel(scale(3, dry_run=True))).effect

@@ -112,6 +112,8 @@ class StandInSupervisor:
         self._keepers: dict[str, asyncio.Task[None]] = {}
 
     async def start(self, spec: GroupSpec) -> None:
+        if self.plan == "no supervisor":
+            raise RuntimeError("no supervisor here")
         if spec.replica_id not in self._keepers:
             self._keepers[spec.replica_id] = asyncio.create_task(self._keep(spec))
 
