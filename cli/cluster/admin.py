@@ -70,7 +70,7 @@ def state_name(replica: admin_pb2.Replica) -> str:
 
 
 def plain(message: Message) -> dict[str, Any]:
-    """Every field under its own name, of a message without lists. (Protobuf's own JSON makes strings of 64-bit numbers.)"""
+    """Every field of a message without lists. (Protobuf's own JSON makes strings of 64-bit numbers.)"""
     values = {field.name: getattr(message, field.name) for field in message.DESCRIPTOR.fields}
     return {
         name: plain(value) if isinstance(value, Message) else round(value, 3) if isinstance(value, float) else value
