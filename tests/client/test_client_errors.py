@@ -115,7 +115,8 @@ def test_the_deadline_travels_and_ends_the_call(server: ServerThread, servicer: 
     servicer.script = [servicer.hang]
     with Headway(server.address) as client, pytest.raises(DeadlineExceeded):
         client.generate("p", timeout=0.5)
-    assert servicer.seconds_left[0] is not None and servicer.seconds_left[0] <= 0.5
+    # gRPC rounds a deadline up when it sends it.
+    assert servicer.seconds_left[0] is not None and servicer.seconds_left[0] < 0.6
     assert servicer.cancelled.wait(10)
     with Headway(server.address, timeout=math.inf) as client:
         client.generate("p")
