@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ..proto.headway.v1 import sampling_pb2
+from .constraints import Grammar
 from .sampling import SamplingParams
 
 
@@ -37,3 +38,28 @@ def sampling_from_proto(message: sampling_pb2.Sampling, defaults: SamplingParams
         frequency_penalty=pick("frequency_penalty"),
         repetition_penalty=pick("repetition_penalty"),
     )
+
+
+def grammar_to_proto(grammar: Grammar) -> sampling_pb2.Grammar:
+    """The message that says the same."""
+    match grammar.kind:
+        case "json_object":
+            return sampling_pb2.Grammar(json_object=sampling_pb2.JsonObject())
+        case "choice":
+            return sampling_pb2.Grammar(choice=sampling_pb2.Choice(texts=grammar.choices))
+        case "json_schema":
+            return sampling_pb2.Grammar(json_schema=grammar.text)
+        case "regex":
+            return sampling_pb2.Grammar(regex=grammar.text)
+        case _:
+            return sampling_pb2.Grammar(ebnf=grammar.text)
+
+
+def grammar_from_proto(message: sampling_pb2.Grammar) -> Grammar | None:
+    """The grammar; None when the message sets no form."""
+    kind = message.WhichOneof("form")
+    if kind is None:
+        return None
+    if kind == "choice":
+        return Grammar(kind, choices=tuple(message.choice.texts))
+    return Grammar(kind, "" if kind == "json_object" else getattr(message, kind))

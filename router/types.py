@@ -7,6 +7,7 @@ from typing import Protocol
 
 import msgspec
 
+from ..core.constraints import Grammar, TokenRules
 from ..core.sampling import SamplingParams
 from ..proto.headway.v1 import sampling_pb2
 
@@ -26,7 +27,12 @@ class ServedModel(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class EngineRequest(msgspec.Struct, frozen=True, kw_only=True):
-    """A validated request in token ids, every default resolved (the seed too)."""
+    """A validated sequence in token ids, every default resolved (the seed too).
+
+    A public request with n > 1 is n of them that differ in `sequence`. `logprobs` and `prompt_logprobs` are how many of
+    the likeliest tokens are wanted beside each token's own, None for nothing. `deadline` is on the clock of the event
+    loop.
+    """
 
     request_id: str
     model: str
@@ -37,10 +43,27 @@ class EngineRequest(msgspec.Struct, frozen=True, kw_only=True):
     stop_token_ids: tuple[int, ...] = ()
     cache_salt: str = ""
     cache_bypass: bool = False
+    sequence: int = 0
+    rules: TokenRules = TokenRules()
+    grammar: Grammar | None = None
+    logprobs: int | None = None
+    prompt_logprobs: int | None = None
+    priority: int = 0
+    deadline: float | None = None
+
+
+class PlaceLogprobs(msgspec.Struct, frozen=True):
+    """Log probabilities at one place: (token id, natural logarithm) of its own token first, then of the likeliest."""
+
+    entries: tuple[tuple[int, float], ...]
 
 
 class TokenChunk(msgspec.Struct, frozen=True, kw_only=True):
-    """New tokens of one request. The last chunk of a stream, and only it, has a finish reason."""
+    """New tokens of one request. The last chunk of a stream, and only it, has a finish reason.
+
+    `logprobs` has a place for each token, when asked for; `prompt_logprobs` one for each prompt token from the second
+    on, in the first chunk.
+    """
 
     token_ids: list[int]
     replica_id: str
@@ -49,6 +72,8 @@ class TokenChunk(msgspec.Struct, frozen=True, kw_only=True):
     stop_token_id: int | None = None
     migrations: int = 0
     preemptions: int = 0
+    logprobs: list[PlaceLogprobs] = []
+    prompt_logprobs: list[PlaceLogprobs] = []
 
 
 class Catalogue(Protocol):

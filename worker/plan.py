@@ -8,7 +8,10 @@ from __future__ import annotations
 
 import msgspec
 
+from ..core.constraints import TokenRules
 from ..core.sampling import SamplingParams
+
+NO_RULES = TokenRules()
 
 
 class RowAdded(msgspec.Struct, frozen=True, array_like=True):
@@ -16,6 +19,8 @@ class RowAdded(msgspec.Struct, frozen=True, array_like=True):
 
     `tokens` are all token ids known so far (prompt, then delivered or generated output) as little-endian u32;
     `prompt_tokens` says how many of them are prompt. KV of the first `computed` tokens lies in `pages` already.
+    `sequence` tells the sequences of one public request apart where random numbers are drawn. `logprobs` and
+    `prompt_logprobs` are how many of the likeliest tokens are wanted beside each token's own; -1 for nothing at all.
     """
 
     row: int
@@ -24,6 +29,10 @@ class RowAdded(msgspec.Struct, frozen=True, array_like=True):
     computed: int
     pages: list[int]
     sampling: SamplingParams
+    sequence: int = 0
+    rules: TokenRules = NO_RULES
+    logprobs: int = -1
+    prompt_logprobs: int = -1
 
 
 class RowWork(msgspec.Struct, frozen=True, array_like=True):
@@ -43,7 +52,9 @@ class RowWork(msgspec.Struct, frozen=True, array_like=True):
 class StepPlan(msgspec.Struct, frozen=True, array_like=True):
     """One step. Applied in this order: `freed`, `added`, `appended` tokens, then `work`.
 
-    `appended` holds (row, token id) pairs: the tokens sampled in earlier steps that the rows go on with.
+    `appended` holds (row, token id) pairs: the tokens sampled in earlier steps that the rows go on with. `masks` holds
+    (row, mask) for sampled rows that a grammar binds: bit i % 32 of the little-endian u32 number i // 32 says whether
+    token i may come.
     """
 
     step: int
@@ -52,6 +63,7 @@ class StepPlan(msgspec.Struct, frozen=True, array_like=True):
     appended: list[tuple[int, int]]
     work: list[RowWork]
     shutdown: bool = False
+    masks: list[tuple[int, bytes]] = []
 
     @property
     def total_tokens(self) -> int:
@@ -59,9 +71,26 @@ class StepPlan(msgspec.Struct, frozen=True, array_like=True):
         return sum(item.count for item in self.work)
 
 
+class PlaceLogprobs(msgspec.Struct, frozen=True, array_like=True):
+    """Log probabilities at successive places, `width` entries each: the place's own token, then the likeliest ones.
+
+    ids: little-endian u32, values: little-endian float32, both width for each place.
+    """
+
+    width: int
+    ids: bytes
+    values: bytes
+
+
 class StepResult(msgspec.Struct, frozen=True, array_like=True):
-    """What a step gave: one token id for each work item with `sample`, in the plan's order."""
+    """What a step gave: one token id for each work item with `sample`, in the plan's order.
+
+    `logprobs` holds (row, those of its sampled token) for the rows that want them; `prompt_logprobs` holds (row, those
+    of the prompt tokens that follow the tokens which this step computed).
+    """
 
     step: int
     token_ids: list[int]
     model_seconds: float = 0.0
+    logprobs: list[tuple[int, PlaceLogprobs]] = []
+    prompt_logprobs: list[tuple[int, PlaceLogprobs]] = []

@@ -62,4 +62,6 @@ def output_message(output: Output) -> engine_pb2.StepOutput:
 
 def refusal_message(refused: Refused) -> engine_pb2.Refusal:
     error = refused.error
-    return engine_pb2.Refusal(id=refused.id, code=error.code.value[0], reason=error.reason, message=error.message)
+    return engine_pb2.Refusal(
+        id=refused.id, code=error.code.value[0], reason=error.reason, message=error.message, field=error.field
+    )
