@@ -1,49 +1,69 @@
-"""Changes of the desired state by operators: checked, done once, and answered with the steps that follow."""
+"""Changes of the desired state by operators, as functions from one state to the next and the steps that follow."""
 
 from __future__ import annotations
 
-import hashlib
-import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import msgspec
 
-from ..core.errors import InvalidRequest, NotFound, Refused, Stale
-from ..proto.headway.v1 import admin_pb2
+from ..core.errors import InvalidRequest, NotFound, Refused
 from .reconcile import Add, ReplicaView, Retire, reconcile
-from .state import Answer, ChangeLine, DesiredState, ModelSpec
-from .view import ClusterView
+from .state import DesiredState, ModelRevision, ModelSpec
 
 MAX_REPLICAS = 1024
 MAX_DRAIN_S = 24 * 3600.0
-MAX_TEXT = 256
 
-Edit = Callable[[DesiredState], tuple[DesiredState, list[str]]]
+Views = Callable[[], list[ReplicaView]]
 
 
-def scale(model: str, replicas: int, views: Callable[[], list[ReplicaView]], now: float, patience_s: float) -> Edit:
+class Outcome(NamedTuple):
+    """The state after a change, the change in words, and a line for each thing that follows from it."""
+
+    state: DesiredState
+    what: str
+    steps: list[str]
+
+
+Edit = Callable[[DesiredState], Outcome]
+
+
+def scale(model: str, replicas: int, views: Views, now: float, patience_s: float) -> Edit:
     """Sets a model's number of replicas. Those that go drain for `patience_s` at most."""
 
-    def edit(state: DesiredState) -> tuple[DesiredState, list[str]]:
-        spec = state.models.get(model)
-        if spec is None:
-            known = ", ".join(sorted(state.models)) or "none"
-            raise NotFound(f"there is no model {model!r}; served: {known}", field="model")
+    def edit(state: DesiredState) -> Outcome:
+        spec = known_model(state, model)
         if replicas > MAX_REPLICAS:
             raise InvalidRequest(f"replicas must be at most {MAX_REPLICAS}, got {replicas}", field="replicas")
-        after = state.following(models=state.models | {model: _with_replicas(state, model, replicas)})
-        steps: list[str] = []
-        added = 0
-        own = [view for view in views() if view.model == model]
-        for action in reconcile({model: replicas}, own, now):
-            if isinstance(action, Add):
-                added += 1
-            elif isinstance(action, Retire):
-                after = retire(after, action.replica_id, now + patience_s)
-                steps.append(f"drain {action.replica_id}, then stop it")
-        if added:
-            steps.insert(0, f"start {added} replica{'s' if added > 1 else ''} of {model}")
-        return after, steps
+        after, steps = _resized(state, msgspec.structs.replace(spec, replicas=replicas), views(), now, patience_s)
+        return Outcome(after, f"scale {model} to {replicas}", steps)
+
+    return edit
+
+
+def rollback(model: str, revision: int, views: Views, now: float, patience_s: float) -> Edit:
+    """Gives a model the settings that its revision `revision` had; 0 is the one before the current.
+
+    Replicas that go drain for `patience_s` at most.
+    """
+
+    def edit(state: DesiredState) -> Outcome:
+        current = known_model(state, model)
+        target = _chosen(model, state.revisions.get(model, ()), revision)
+        fixed = [field for field in _differing(current, target.model) if field != "replicas"]
+        if fixed:
+            # Groups that run would stay as they are and new ones be others: two kinds under one name.
+            message = (
+                f"revision {target.number} of {model} has another {', '.join(fixed)}: only replicas can be set back"
+            )
+            raise Refused(message, field="revision")
+        after, steps = _resized(state, target.model, views(), now, patience_s)
+        if target.model != current:
+            wanted = target.model.replicas
+            steps.insert(
+                0, f"set {model} back to revision {target.number}: {wanted} replica{'' if wanted == 1 else 's'}"
+            )
+        return Outcome(after, f"rollback {model} to revision {target.number}", steps)
 
     return edit
 
@@ -51,7 +71,7 @@ def scale(model: str, replicas: int, views: Callable[[], list[ReplicaView]], now
 def drain(replica_id: str, now: float, patience_s: float) -> Edit:
     """Lets one replica go; the model's number of replicas stays, so that another one takes its place."""
 
-    def edit(state: DesiredState) -> tuple[DesiredState, list[str]]:
+    def edit(state: DesiredState) -> Outcome:
         record = state.replicas.get(replica_id)
         if record is None:
             known = ", ".join(sorted(state.replicas)) or "none"
@@ -63,63 +83,55 @@ def drain(replica_id: str, now: float, patience_s: float) -> Edit:
         steps = [wait]
         if len(staying) <= state.models[record.model].replicas:
             steps.append(f"start another replica of {record.model}")
-        return retire(state.following(), replica_id, now + patience_s), steps
+        after = retire(state.following(), replica_id, now + patience_s)
+        return Outcome(after, f"drain {replica_id}", steps)
 
     return edit
 
 
 def retire(state: DesiredState, replica_id: str, until: float) -> DesiredState:
-    """The same revision with the replica marked as one that goes."""
+    """The same state with the replica marked as one that goes."""
     record = msgspec.structs.replace(state.replicas[replica_id], drain_until=until)
     return msgspec.structs.replace(state, replicas=state.replicas | {replica_id: record})
 
 
-def _with_replicas(state: DesiredState, model: str, replicas: int) -> ModelSpec:
-    return msgspec.structs.replace(state.models[model], replicas=replicas)
+def known_model(state: DesiredState, model: str) -> ModelSpec:
+    """The model's settings. Raises NotFound, which names the models that there are."""
+    spec = state.models.get(model)
+    if spec is None:
+        known = ", ".join(sorted(state.models)) or "none"
+        raise NotFound(f"there is no model {model!r}; served: {known}", field="model")
+    return spec
 
 
-class Ledger:
-    """Applies the Change header: stale versions, repeated keys, dry runs. Pure but for the clock."""
+def _chosen(model: str, history: Sequence[ModelRevision], revision: int) -> ModelRevision:
+    if revision == 0:
+        if len(history) < 2:
+            kept = f"revision {history[0].number} is the only one" if history else "it has no revisions"
+            raise Refused(f"there is nothing to set {model} back to: {kept}", field="revision")
+        return history[-2]
+    for kept in history:
+        if kept.number == revision:
+            return kept
+    span = f"{history[0].number} to {history[-1].number}" if history else "none"
+    raise NotFound(f"{model} has no revision {revision}; kept: {span}", field="revision")
 
-    def __init__(self, view: ClusterView) -> None:
-        self._view = view
 
-    def apply(
-        self, state: DesiredState, change: admin_pb2.Change, request: bytes, what: str, edit: Edit
-    ) -> tuple[DesiredState | None, admin_pb2.Effect]:
-        """The state to commit, None when there is nothing to, and the answer.
+def _differing(one: ModelSpec, other: ModelSpec) -> list[str]:
+    return [field for field in ModelSpec.__struct_fields__ if getattr(one, field) != getattr(other, field)]
 
-        `request` is the serialized request without its header: a key used again for another request is refused.
-        """
-        for field in ("idempotency_key", "reason"):
-            if len(getattr(change, field)) > MAX_TEXT:
-                raise InvalidRequest(f"change.{field} must be at most {MAX_TEXT} characters", field=f"change.{field}")
-        digest = hashlib.sha256(request).hexdigest()
-        key = change.idempotency_key
-        if key and (answer := state.answers.get(key)) is not None:
-            if answer.digest != digest:
-                message = f"change.idempotency_key {key!r} was used for another change"
-                raise InvalidRequest(message, field="change.idempotency_key")
-            return None, admin_pb2.Effect(version=answer.version, steps=answer.steps)
-        expected = change.expected_version
-        if expected and not state.changed_at <= expected <= self._view.version:
-            raise Stale(f"the cluster was changed at version {state.changed_at}, after version {expected}; look again")
-        after, steps = edit(state)
-        if change.dry_run:
-            return None, admin_pb2.Effect(version=self._view.version, steps=steps)
-        version = self._view.advance()
-        return self._written(after, change, digest, version, what, steps), admin_pb2.Effect(
-            version=version, steps=steps
-        )
 
-    @staticmethod
-    def _written(
-        after: DesiredState, change: admin_pb2.Change, digest: str, version: int, what: str, steps: list[str]
-    ) -> DesiredState:
-        answers = after.answers
-        if change.idempotency_key:
-            answers = answers | {
-                change.idempotency_key: Answer(digest=digest, version=version, steps=tuple(steps)),
-            }
-        line = ChangeLine(time=time.time(), version=version, what=what, reason=change.reason)
-        return msgspec.structs.replace(after, changed_at=version, answers=answers, log=(*after.log, line))
+def _resized(
+    state: DesiredState, wanted: ModelSpec, views: Sequence[ReplicaView], now: float, patience_s: float
+) -> tuple[DesiredState, list[str]]:
+    """The state with the model as `wanted`, those of its replicas that are too many on their way out; and the steps."""
+    after = state.following(models=state.models | {wanted.name: wanted})
+    own = [view for view in views if view.model == wanted.name]
+    actions = reconcile({wanted.name: wanted.replicas}, own, now)
+    added = sum(isinstance(action, Add) for action in actions)
+    steps = [f"start {added} replica{'s' if added > 1 else ''} of {wanted.name}"] if added else []
+    for action in actions:
+        if isinstance(action, Retire):
+            after = retire(after, action.replica_id, now + patience_s)
+            steps.append(f"drain {action.replica_id}, then stop it")
+    return after, steps

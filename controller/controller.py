@@ -10,15 +10,17 @@ from collections.abc import Coroutine, Iterable
 
 import grpc
 import msgspec
+from google.protobuf.message import Message
 
 from ..core.errors import ConfigError, InvalidRequest, Stale
 from ..core.servers import CHANNEL_OPTIONS
 from ..core.specs import GroupSpec
 from ..proto.headway.v1 import admin_pb2, control_pb2, engine_pb2, engine_pb2_grpc
 from . import changes
+from .ledger import Ledger
 from .observed import ObservedReplica
 from .reconcile import Action, Add, Drain, Forget, Launch, ReplicaView, Retire, Stop, reconcile
-from .state import DesiredState, ModelSpec, ReplicaRecord, StateStore
+from .state import DesiredState, ModelRevision, ModelSpec, ReplicaRecord, StateStore, record_revisions
 from .supervisor import GroupSupervisor
 from .view import ClusterView
 
@@ -42,7 +44,7 @@ class Controller:
         self._state = DesiredState()
         self._observed: dict[str, ObservedReplica] = {}
         self._routers: dict[str, object] = {}
-        self._ledger = changes.Ledger(self.view)
+        self._ledger = Ledger(self.view)
         self._writing = asyncio.Lock()
         self._wake = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -67,7 +69,8 @@ class Controller:
                     f"pp {before.pp}): scale it to 0 and delete the state, or start with the same settings"
                 )
         self.view.begin_life(stored.lives)
-        self._state = stored.following(lives=stored.lives + 1, models=known)
+        after = stored.following(lives=stored.lives + 1, models=known)
+        self._state = record_revisions(after, time=time.time(), what="start")
         await self._store.commit(self._state)
         for replica_id in await self._supervisor.held():
             if replica_id in self._state.replicas:
@@ -104,8 +107,13 @@ class Controller:
         """Sets a model's number of replicas. Raises NotFound, InvalidRequest, Stale."""
         edit = changes.scale(request.model, request.replicas, self.views, time.time(), DEFAULT_DRAIN_S)
         bare = admin_pb2.ScaleModelRequest(model=request.model, replicas=request.replicas)
-        what = f"scale {request.model} to {request.replicas}"
-        return await self._change(request.change, bare.SerializeToString(deterministic=True), what, edit)
+        return await self._change(request.change, bare, edit)
+
+    async def rollback(self, request: admin_pb2.RollbackModelRequest) -> admin_pb2.Effect:
+        """Gives a model an earlier revision's settings. Raises NotFound, Refused, InvalidRequest, Stale."""
+        edit = changes.rollback(request.model, request.revision, self.views, time.time(), DEFAULT_DRAIN_S)
+        bare = admin_pb2.RollbackModelRequest(model=request.model, revision=request.revision)
+        return await self._change(request.change, bare, edit)
 
     async def drain(self, request: admin_pb2.DrainReplicaRequest) -> admin_pb2.Effect:
         """Lets one replica go. Raises NotFound, Refused, InvalidRequest, Stale."""
@@ -117,18 +125,22 @@ class Controller:
                 raise InvalidRequest(message, field="timeout")
         edit = changes.drain(request.replica_id, time.time(), patience)
         bare = admin_pb2.DrainReplicaRequest(replica_id=request.replica_id, timeout=request.timeout)
-        what = f"drain {request.replica_id}"
-        return await self._change(request.change, bare.SerializeToString(deterministic=True), what, edit)
+        return await self._change(request.change, bare, edit)
 
-    async def _change(
-        self, change: admin_pb2.Change, request: bytes, what: str, edit: changes.Edit
-    ) -> admin_pb2.Effect:
+    def revisions(self, model: str) -> list[admin_pb2.ModelRevision]:
+        """The revisions of a model that are kept, newest first. Raises NotFound."""
+        changes.known_model(self._state, model)
+        return [_revision_message(revision) for revision in reversed(self._state.revisions.get(model, ()))]
+
+    async def _change(self, change: admin_pb2.Change, bare: Message, edit: changes.Edit) -> admin_pb2.Effect:
+        """`bare` is the request without its header."""
         async with self._writing:
-            after, effect = self._ledger.apply(self._state, change, request, what, edit)
+            after, effect = self._ledger.apply(self._state, change, bare, edit)
             if after is None:
                 return effect
             await self._commit(after)
-        log.info("%s%s: %s", what, f" ({change.reason})" if change.reason else "", "; ".join(effect.steps) or "nothing")
+        reason = f" ({change.reason})" if change.reason else ""
+        log.info("%s%s: %s", after.log[-1].what, reason, "; ".join(effect.steps) or "nothing")
         self._publish()
         return effect
 
@@ -301,3 +313,11 @@ def _model_message(model: ModelSpec) -> admin_pb2.ModelDeployment:
         tensor_parallel=model.tp,
         pipeline_parallel=model.pp,
     )
+
+
+def _revision_message(revision: ModelRevision) -> admin_pb2.ModelRevision:
+    message = admin_pb2.ModelRevision(
+        number=revision.number, what=revision.what, reason=revision.reason, model=_model_message(revision.model)
+    )
+    message.time.FromNanoseconds(round(revision.time * 1e9))
+    return message

@@ -35,6 +35,16 @@ class AdminServicer(admin_pb2_grpc.AdminServiceServicer):
     ) -> admin_pb2.DrainReplicaResponse:
         return admin_pb2.DrainReplicaResponse(effect=await self._controller.drain(request))
 
+    async def RollbackModel(
+        self, request: admin_pb2.RollbackModelRequest, context: Any
+    ) -> admin_pb2.RollbackModelResponse:
+        return admin_pb2.RollbackModelResponse(effect=await self._controller.rollback(request))
+
+    async def ListRevisions(
+        self, request: admin_pb2.ListRevisionsRequest, context: Any
+    ) -> admin_pb2.ListRevisionsResponse:
+        return admin_pb2.ListRevisionsResponse(revisions=self._controller.revisions(request.model))
+
 
 class ControlServicer(control_pb2_grpc.ControlServiceServicer):
     """Reports of leaders and routers. However a stream ends, its end is news."""

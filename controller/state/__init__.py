@@ -2,16 +2,19 @@
 
 from .memory import MemoryStore
 from .redis import RedisStore
+from .revisions import record_revisions
 from .store import StateStore
-from .values import Answer, ChangeLine, DesiredState, ModelSpec, ReplicaRecord
+from .values import Answer, ChangeLine, DesiredState, ModelRevision, ModelSpec, ReplicaRecord
 
 __all__ = [
     "Answer",
     "ChangeLine",
     "DesiredState",
     "MemoryStore",
+    "ModelRevision",
     "ModelSpec",
     "RedisStore",
     "ReplicaRecord",
     "StateStore",
+    "record_revisions",
 ]

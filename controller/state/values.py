@@ -8,6 +8,7 @@ from ...core.specs import EngineSpec, GroupSpec
 
 KEPT_ANSWERS = 1000
 KEPT_LINES = 1000
+KEPT_REVISIONS = 32
 
 
 class ModelSpec(msgspec.Struct, frozen=True, kw_only=True):
@@ -67,11 +68,25 @@ class ChangeLine(msgspec.Struct, frozen=True, kw_only=True):
     reason: str = ""
 
 
+class ModelRevision(msgspec.Struct, frozen=True, kw_only=True):
+    """What a model was wanted to be from `time` (unix seconds) on, until its next revision.
+
+    `number` grows by one with each change of the model's settings. `what` is the change, `reason` the operator's text.
+    """
+
+    number: int
+    time: float
+    model: ModelSpec
+    what: str
+    reason: str = ""
+
+
 class DesiredState(msgspec.Struct, frozen=True, kw_only=True):
     """Everything that must outlive the controller.
 
-    `revision` grows by one with each commit. `changed_at` is the cluster version of the last change by an operator.
-    `lives` counts controllers that served this state: versions of different lives never compare wrongly.
+    `revision` grows by one with each commit, whatever it changes. `revisions` are those of each model's settings, the
+    oldest first and the last in force. `changed_at` is the cluster version of the last change by an operator. `lives` counts
+    controllers that served this state: versions of different lives never compare wrongly.
     """
 
     revision: int = 0
@@ -79,6 +94,7 @@ class DesiredState(msgspec.Struct, frozen=True, kw_only=True):
     lives: int = 0
     next_ordinal: int = 0
     models: dict[str, ModelSpec] = {}
+    revisions: dict[str, tuple[ModelRevision, ...]] = {}
     replicas: dict[str, ReplicaRecord] = {}
     answers: dict[str, Answer] = {}
     log: tuple[ChangeLine, ...] = ()

@@ -5,8 +5,7 @@ import asyncio
 import grpc
 import pytest
 from google.protobuf import duration_pb2
-from google.rpc import error_details_pb2
-from grpc_status import rpc_status
+from support.refusals import refused
 
 from headway.controller.observed import MAX_FAILED_STARTS
 from headway.controller.state import MemoryStore, ModelSpec
@@ -20,18 +19,6 @@ pytestmark = pytest.mark.asyncio(loop_scope="session")
 
 def scale(replicas: int, **change: object) -> pb.ScaleModelRequest:
     return pb.ScaleModelRequest(change=pb.Change(**change), model="demo", replicas=replicas)
-
-
-async def refused(call) -> tuple[grpc.StatusCode, str, str]:
-    """Code, message and field of the refusal."""
-    with pytest.raises(grpc.aio.AioRpcError) as caught:
-        await call
-    field = ""
-    for detail in rpc_status.from_call(caught.value).details:
-        bad = error_details_pb2.BadRequest()
-        if detail.Unpack(bad):
-            field = bad.field_violations[0].field
-    return caught.value.code(), caught.value.details(), field
 
 
 async def test_groups_come_up_and_are_seen(up) -> None:

@@ -184,3 +184,45 @@ class DrainReplicaResponse(_message.Message):
     EFFECT_FIELD_NUMBER: _ClassVar[int]
     effect: Effect
     def __init__(self, effect: _Optional[_Union[Effect, _Mapping]] = ...) -> None: ...
+
+class RollbackModelRequest(_message.Message):
+    __slots__ = ("change", "model", "revision")
+    CHANGE_FIELD_NUMBER: _ClassVar[int]
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    REVISION_FIELD_NUMBER: _ClassVar[int]
+    change: Change
+    model: str
+    revision: int
+    def __init__(self, change: _Optional[_Union[Change, _Mapping]] = ..., model: _Optional[str] = ..., revision: _Optional[int] = ...) -> None: ...
+
+class RollbackModelResponse(_message.Message):
+    __slots__ = ("effect",)
+    EFFECT_FIELD_NUMBER: _ClassVar[int]
+    effect: Effect
+    def __init__(self, effect: _Optional[_Union[Effect, _Mapping]] = ...) -> None: ...
+
+class ListRevisionsRequest(_message.Message):
+    __slots__ = ("model",)
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    model: str
+    def __init__(self, model: _Optional[str] = ...) -> None: ...
+
+class ListRevisionsResponse(_message.Message):
+    __slots__ = ("revisions",)
+    REVISIONS_FIELD_NUMBER: _ClassVar[int]
+    revisions: _containers.RepeatedCompositeFieldContainer[ModelRevision]
+    def __init__(self, revisions: _Optional[_Iterable[_Union[ModelRevision, _Mapping]]] = ...) -> None: ...
+
+class ModelRevision(_message.Message):
+    __slots__ = ("number", "time", "what", "reason", "model")
+    NUMBER_FIELD_NUMBER: _ClassVar[int]
+    TIME_FIELD_NUMBER: _ClassVar[int]
+    WHAT_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    number: int
+    time: _timestamp_pb2.Timestamp
+    what: str
+    reason: str
+    model: ModelDeployment
+    def __init__(self, number: _Optional[int] = ..., time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., what: _Optional[str] = ..., reason: _Optional[str] = ..., model: _Optional[_Union[ModelDeployment, _Mapping]] = ...) -> None: ...

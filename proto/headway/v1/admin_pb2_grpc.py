@@ -50,6 +50,16 @@ class AdminServiceStub:
                 request_serializer=headway_dot_v1_dot_admin__pb2.DrainReplicaRequest.SerializeToString,
                 response_deserializer=headway_dot_v1_dot_admin__pb2.DrainReplicaResponse.FromString,
                 _registered_method=True)
+        self.RollbackModel = channel.unary_unary(
+                '/headway.v1.AdminService/RollbackModel',
+                request_serializer=headway_dot_v1_dot_admin__pb2.RollbackModelRequest.SerializeToString,
+                response_deserializer=headway_dot_v1_dot_admin__pb2.RollbackModelResponse.FromString,
+                _registered_method=True)
+        self.ListRevisions = channel.unary_unary(
+                '/headway.v1.AdminService/ListRevisions',
+                request_serializer=headway_dot_v1_dot_admin__pb2.ListRevisionsRequest.SerializeToString,
+                response_deserializer=headway_dot_v1_dot_admin__pb2.ListRevisionsResponse.FromString,
+                _registered_method=True)
 
 
 class AdminServiceServicer:
@@ -77,6 +87,20 @@ class AdminServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def RollbackModel(self, request, context):
+        """RollbackModel makes a model's settings those of an earlier revision, as a new revision.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListRevisions(self, request, context):
+        """ListRevisions tells what a model was wanted to be, and since when.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_AdminServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -94,6 +118,16 @@ def add_AdminServiceServicer_to_server(servicer, server):
                     servicer.DrainReplica,
                     request_deserializer=headway_dot_v1_dot_admin__pb2.DrainReplicaRequest.FromString,
                     response_serializer=headway_dot_v1_dot_admin__pb2.DrainReplicaResponse.SerializeToString,
+            ),
+            'RollbackModel': grpc.unary_unary_rpc_method_handler(
+                    servicer.RollbackModel,
+                    request_deserializer=headway_dot_v1_dot_admin__pb2.RollbackModelRequest.FromString,
+                    response_serializer=headway_dot_v1_dot_admin__pb2.RollbackModelResponse.SerializeToString,
+            ),
+            'ListRevisions': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListRevisions,
+                    request_deserializer=headway_dot_v1_dot_admin__pb2.ListRevisionsRequest.FromString,
+                    response_serializer=headway_dot_v1_dot_admin__pb2.ListRevisionsResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -178,6 +212,60 @@ class AdminService:
             '/headway.v1.AdminService/DrainReplica',
             headway_dot_v1_dot_admin__pb2.DrainReplicaRequest.SerializeToString,
             headway_dot_v1_dot_admin__pb2.DrainReplicaResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RollbackModel(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/headway.v1.AdminService/RollbackModel',
+            headway_dot_v1_dot_admin__pb2.RollbackModelRequest.SerializeToString,
+            headway_dot_v1_dot_admin__pb2.RollbackModelResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListRevisions(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/headway.v1.AdminService/ListRevisions',
+            headway_dot_v1_dot_admin__pb2.ListRevisionsRequest.SerializeToString,
+            headway_dot_v1_dot_admin__pb2.ListRevisionsResponse.FromString,
             options,
             channel_credentials,
             insecure,

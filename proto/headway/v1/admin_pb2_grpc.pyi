@@ -39,6 +39,10 @@ class AdminServiceStub:
     """ScaleModel sets the number of replicas."""
     DrainReplica: _grpc.UnaryUnaryMultiCallable[_admin_pb2.DrainReplicaRequest, _admin_pb2.DrainReplicaResponse]
     """DrainReplica stops new requests, waits, then stops the replica."""
+    RollbackModel: _grpc.UnaryUnaryMultiCallable[_admin_pb2.RollbackModelRequest, _admin_pb2.RollbackModelResponse]
+    """RollbackModel makes a model's settings those of an earlier revision, as a new revision."""
+    ListRevisions: _grpc.UnaryUnaryMultiCallable[_admin_pb2.ListRevisionsRequest, _admin_pb2.ListRevisionsResponse]
+    """ListRevisions tells what a model was wanted to be, and since when."""
 
 @_typing.type_check_only
 class AdminServiceAsyncStub(AdminServiceStub):
@@ -51,6 +55,10 @@ class AdminServiceAsyncStub(AdminServiceStub):
     """ScaleModel sets the number of replicas."""
     DrainReplica: _aio.UnaryUnaryMultiCallable[_admin_pb2.DrainReplicaRequest, _admin_pb2.DrainReplicaResponse]  # type: ignore[assignment]
     """DrainReplica stops new requests, waits, then stops the replica."""
+    RollbackModel: _aio.UnaryUnaryMultiCallable[_admin_pb2.RollbackModelRequest, _admin_pb2.RollbackModelResponse]  # type: ignore[assignment]
+    """RollbackModel makes a model's settings those of an earlier revision, as a new revision."""
+    ListRevisions: _aio.UnaryUnaryMultiCallable[_admin_pb2.ListRevisionsRequest, _admin_pb2.ListRevisionsResponse]  # type: ignore[assignment]
+    """ListRevisions tells what a model was wanted to be, and since when."""
 
 class AdminServiceServicer(metaclass=_abc_1.ABCMeta):
     """AdminService changes and watches a cluster. Each change takes a Change header."""
@@ -78,5 +86,21 @@ class AdminServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_admin_pb2.DrainReplicaResponse, _abc.Awaitable[_admin_pb2.DrainReplicaResponse]]:
         """DrainReplica stops new requests, waits, then stops the replica."""
+
+    @_abc_1.abstractmethod
+    def RollbackModel(
+        self,
+        request: _admin_pb2.RollbackModelRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_admin_pb2.RollbackModelResponse, _abc.Awaitable[_admin_pb2.RollbackModelResponse]]:
+        """RollbackModel makes a model's settings those of an earlier revision, as a new revision."""
+
+    @_abc_1.abstractmethod
+    def ListRevisions(
+        self,
+        request: _admin_pb2.ListRevisionsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_admin_pb2.ListRevisionsResponse, _abc.Awaitable[_admin_pb2.ListRevisionsResponse]]:
+        """ListRevisions tells what a model was wanted to be, and since when."""
 
 def add_AdminServiceServicer_to_server(servicer: AdminServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
