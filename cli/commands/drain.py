@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from .. import console, options
-from .scale import Admin, DryRun, Reason, admin_address, print_effect
+from ..change import Admin, DryRun, Reason, admin_address, print_effect
 
 Replica = Annotated[str, typer.Argument(help="Id, as `headway status` shows it.")]
 Patience = Annotated[float, typer.Option("--timeout", help="Seconds that running requests have.", min=0)]

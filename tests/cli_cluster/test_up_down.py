@@ -42,7 +42,7 @@ def left_folders(family: list[int]) -> list[str]:
 
 def test_verbs_without_a_cluster(tmp_path: Path) -> None:
     cluster = Cluster(tmp_path / "home")
-    for verb in (("status",), ("status", "--json"), ("scale", "2"), ("drain", "demo-0")):
+    for verb in (("status",), ("status", "--json"), ("scale", "2"), ("drain", "demo-0"), ("rollback",)):
         done = cluster.run(*verb, check=False)
         assert done.returncode == 1
         assert "no cluster runs here" in done.stderr
@@ -99,6 +99,10 @@ def test_the_lines_to_paste_and_the_verbs(
     assert refusal.returncode == 1
     assert "demo-7" in refusal.stderr
     assert "demo-0" in refusal.stderr
+    for arguments, word in ((("--to", "7"), "kept: 1 to 1"), ((), "only one"), (("--list", "--to", "1"), "--list")):
+        refusal = one.run("rollback", *arguments, check=False)
+        assert (refusal.returncode, refusal.stdout) == (1, "")
+        assert word in refusal.stderr
     assert one.run("scale", "2", "--model", "nope", check=False).returncode == 1
     assert "READY" in one.run("status").stdout
     assert httpx.get(one.document["admin"]).status_code == 200
@@ -189,5 +193,5 @@ def test_a_worker_that_cannot_start_says_which_tensor(tmp_path: Path) -> None:
 
 def test_help_is_quick_and_knows_the_verbs(tmp_path: Path) -> None:
     done = Cluster(tmp_path).run("--help")
-    for verb in ("up", "down", "status", "scale", "drain"):
+    for verb in ("up", "down", "status", "scale", "drain", "rollback"):
         assert f" {verb} " in done.stdout

@@ -95,12 +95,18 @@ def test_what_cannot_start_says_why(tmp_path: Path, arguments: tuple[str, ...], 
     assert not (tmp_path / "cluster.json").exists()
 
 
-def test_scaling_up_and_down(new_cluster) -> None:
+def test_scaling_up_and_rolling_back(new_cluster) -> None:
     cluster = new_cluster("--replicas", "1")
     cluster.run("scale", "2")
     cluster.wait_for(lambda status: [r["state"] for r in status["replicas"]] == ["READY", "READY"])
-    cluster.run("scale", "1")
+    down = json.loads(cluster.run("scale", "1", "--dry-run", "--json").stdout)["steps"]
+    back = json.loads(cluster.run("rollback", "--reason", "no need", "--json").stdout)["steps"]
+    assert back == ["set demo back to revision 1: 1 replica", *down]
     status = cluster.wait_for(lambda status: len(status["replicas"]) == 1)
     assert json.loads(cluster.run("generate", "import os", "--json", "--max-tokens", "2").stdout)["text"] is not None
     assert status["replicas"][0]["state"] in ("READY", "DRAINING")
+    history = json.loads(cluster.run("rollback", "--list", "--json").stdout)["revisions"]
+    assert [(each["revision"], each["settings"]["desired_replicas"]) for each in history] == [(3, 1), (2, 2), (1, 1)]
+    assert [line.split()[0] for line in cluster.run("rollback", "--list").stdout.splitlines()] == ["REVISION", *"321"]
+    assert cluster.run("rollback", "--to", "3").stdout == "nothing to do\n"
     cluster.run("down")
