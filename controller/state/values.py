@@ -84,9 +84,9 @@ class ModelRevision(msgspec.Struct, frozen=True, kw_only=True):
 class DesiredState(msgspec.Struct, frozen=True, kw_only=True):
     """Everything that must outlive the controller.
 
-    `revision` grows by one with each commit, whatever it changes. `revisions` are those of each model's settings, the
-    oldest first and the last in force. `changed_at` is the cluster version of the last change by an operator. `lives` counts
-    controllers that served this state: versions of different lives never compare wrongly.
+    `revision` grows by one with each commit, whatever it changes. `revisions` are those of each model's settings,
+    oldest first, the last one in force. `changed_at` is the cluster version of the last change by an operator.
+    `lives` counts controllers that served this state: versions of different lives never compare wrongly.
     """
 
     revision: int = 0
