@@ -110,9 +110,9 @@ def _chosen(model: str, history: Sequence[ModelRevision], revision: int) -> Mode
             kept = f"revision {history[0].number} is the only one" if history else "it has no revisions"
             raise Refused(f"there is nothing to set {model} back to: {kept}", field="revision")
         return history[-2]
-    for kept in history:
-        if kept.number == revision:
-            return kept
+    for each in history:
+        if each.number == revision:
+            return each
     span = f"{history[0].number} to {history[-1].number}" if history else "none"
     raise NotFound(f"{model} has no revision {revision}; kept: {span}", field="revision")
 
