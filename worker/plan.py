@@ -21,6 +21,8 @@ class RowAdded(msgspec.Struct, frozen=True, array_like=True):
     `prompt_tokens` says how many of them are prompt. KV of the first `computed` tokens lies in `pages` already.
     `sequence` tells the sequences of one public request apart where random numbers are drawn. `logprobs` and
     `prompt_logprobs` are how many of the likeliest tokens are wanted beside each token's own; -1 for nothing at all.
+    `pooling` is a Pooling of pooling.proto: unless 0, the row is there for an embedding of its tokens and is never
+    sampled from; with MEAN `computed` is 0.
     """
 
     row: int
@@ -33,13 +35,14 @@ class RowAdded(msgspec.Struct, frozen=True, array_like=True):
     rules: TokenRules = NO_RULES
     logprobs: int = -1
     prompt_logprobs: int = -1
+    pooling: int = 0
 
 
 class RowWork(msgspec.Struct, frozen=True, array_like=True):
     """Tokens to compute for one row in this step: `count` of them, from position `computed`.
 
     `new_pages` are appended to the row's block table first. `sample` asks for the next token after the last of them;
-    it is set exactly when computed + count reaches the number of known tokens.
+    it is set exactly when computed + count reaches the number of known tokens and the row is not there for an embedding.
     """
 
     row: int
@@ -86,7 +89,8 @@ class StepResult(msgspec.Struct, frozen=True, array_like=True):
     """What a step gave: one token id for each work item with `sample`, in the plan's order.
 
     `logprobs` holds (row, those of its sampled token) for the rows that want them; `prompt_logprobs` holds (row, those
-    of the prompt tokens that follow the tokens which this step computed).
+    of the prompt tokens that follow the tokens which this step computed). `pooled` holds (row, embedding), little-endian
+    float32, for the rows with `pooling` of which this step computed the last token, in the plan's order.
     """
 
     step: int
@@ -94,3 +98,4 @@ class StepResult(msgspec.Struct, frozen=True, array_like=True):
     model_seconds: float = 0.0
     logprobs: list[tuple[int, PlaceLogprobs]] = []
     prompt_logprobs: list[tuple[int, PlaceLogprobs]] = []
+    pooled: list[tuple[int, bytes]] = []

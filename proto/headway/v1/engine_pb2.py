@@ -24,10 +24,11 @@ _sym_db = _symbol_database.Default()
 
 from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
+from . import pooling_pb2 as headway_dot_v1_dot_pooling__pb2
 from . import sampling_pb2 as headway_dot_v1_dot_sampling__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17headway/v1/engine.proto\x12\nheadway.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x19headway/v1/sampling.proto\"\x91\x01\n\x0eSessionRequest\x12\"\n\x05hello\x18\x01 \x01(\x0b\x32\x11.headway.v1.HelloH\x00\x12$\n\x06submit\x18\x02 \x01(\x0b\x32\x12.headway.v1.SubmitH\x00\x12*\n\x05\x61\x62ort\x18\x03 \x01(\x0b\x32\x19.headway.v1.AbortSequenceH\x00\x42\t\n\x07\x63ommand\"G\n\x05Hello\x12\x11\n\trouter_id\x18\x01 \x01(\t\x12\x13\n\x0bincarnation\x18\x02 \x01(\t\x12\x16\n\x0e\x61\x66ter_sequence\x18\x03 \x01(\x04\"\xff\x04\n\x06Submit\x12\n\n\x02id\x18\x01 \x01(\x04\x12\x11\n\ttoken_ids\x18\x02 \x03(\r\x12\x11\n\tdelivered\x18\x03 \x01(\r\x12&\n\x08sampling\x18\x04 \x01(\x0b\x32\x14.headway.v1.Sampling\x12\x16\n\x0emax_new_tokens\x18\x05 \x01(\r\x12\x15\n\reos_token_ids\x18\x06 \x03(\r\x12\x16\n\x0estop_token_ids\x18\x07 \x03(\r\x12\x12\n\ncache_root\x18\x08 \x01(\x0c\x12\x14\n\x0c\x63\x61\x63he_bypass\x18\t \x01(\x08\x12\x12\n\nrequest_id\x18\n \x01(\t\x12\x10\n\x08sequence\x18\x0b \x01(\r\x12\x16\n\x0emin_new_tokens\x18\x0c \x01(\r\x12\x35\n\nlogit_bias\x18\r \x03(\x0b\x32!.headway.v1.Submit.LogitBiasEntry\x12\x19\n\x11\x61llowed_token_ids\x18\x0e \x03(\r\x12,\n\tbad_words\x18\x0f \x03(\x0b\x32\x19.headway.v1.TokenSequence\x12$\n\x07grammar\x18\x10 \x01(\x0b\x32\x13.headway.v1.Grammar\x12\x15\n\x08logprobs\x18\x11 \x01(\rH\x00\x88\x01\x01\x12\x1c\n\x0fprompt_logprobs\x18\x12 \x01(\rH\x01\x88\x01\x01\x12\x10\n\x08priority\x18\x13 \x01(\x11\x12,\n\ttime_left\x18\x14 \x01(\x0b\x32\x19.google.protobuf.Duration\x1a\x30\n\x0eLogitBiasEntry\x12\x0b\n\x03key\x18\x01 \x01(\r\x12\r\n\x05value\x18\x02 \x01(\x02:\x02\x38\x01\x42\x0b\n\t_logprobsB\x12\n\x10_prompt_logprobs\"\x1c\n\rTokenSequence\x12\x0b\n\x03ids\x18\x01 \x03(\r\"\x1b\n\rAbortSequence\x12\n\n\x02id\x18\x01 \x01(\x04\"\xd8\x02\n\x0fSessionResponse\x12\x13\n\x0bincarnation\x18\x01 \x01(\t\x12\x16\n\x0e\x66irst_sequence\x18\x02 \x01(\x04\x12\x10\n\x08sequence\x18\x03 \x01(\x04\x12(\n\x04time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x10\n\x08snapshot\x18\x05 \x01(\x08\x12\x1a\n\x12snapshot_continues\x18\x06 \x01(\x08\x12\'\n\x07outputs\x18\x07 \x03(\x0b\x32\x16.headway.v1.StepOutput\x12%\n\x08refusals\x18\x08 \x03(\x0b\x32\x13.headway.v1.Refusal\x12&\n\tkv_events\x18\t \x03(\x0b\x32\x13.headway.v1.KvEvent\x12\x1e\n\x04load\x18\n \x01(\x0b\x32\x10.headway.v1.Load\x12\x16\n\x0elast_submit_id\x18\x0b \x01(\x04\"\xa4\x02\n\nStepOutput\x12\n\n\x02id\x18\x01 \x01(\x04\x12\x11\n\ttoken_ids\x18\x02 \x03(\r\x12/\n\rfinish_reason\x18\x03 \x01(\x0e\x32\x18.headway.v1.FinishReason\x12\x1a\n\rstop_token_id\x18\x04 \x01(\rH\x00\x88\x01\x01\x12\x1a\n\rcached_tokens\x18\x05 \x01(\rH\x01\x88\x01\x01\x12\x13\n\x0bpreemptions\x18\x06 \x01(\r\x12&\n\x08logprobs\x18\x07 \x01(\x0b\x32\x14.headway.v1.Logprobs\x12-\n\x0fprompt_logprobs\x18\x08 \x01(\x0b\x32\x14.headway.v1.LogprobsB\x10\n\x0e_stop_token_idB\x10\n\x0e_cached_tokens\"<\n\x08Logprobs\x12\r\n\x05width\x18\x01 \x01(\r\x12\x11\n\ttoken_ids\x18\x02 \x03(\r\x12\x0e\n\x06values\x18\x03 \x03(\x02\"S\n\x07Refusal\x12\n\n\x02id\x18\x01 \x01(\x04\x12\x0c\n\x04\x63ode\x18\x02 \x01(\r\x12\x0e\n\x06reason\x18\x03 \x01(\t\x12\x0f\n\x07message\x18\x04 \x01(\t\x12\r\n\x05\x66ield\x18\x05 \x01(\t\"\x9b\x01\n\x07KvEvent\x12*\n\x06stored\x18\x01 \x01(\x0b\x32\x18.headway.v1.BlocksStoredH\x00\x12,\n\x07removed\x18\x02 \x01(\x0b\x32\x19.headway.v1.BlocksRemovedH\x00\x12,\n\x07\x63leared\x18\x03 \x01(\x0b\x32\x19.headway.v1.BlocksClearedH\x00\x42\x08\n\x06\x63hange\"@\n\x0c\x42locksStored\x12\x0c\n\x04keys\x18\x01 \x01(\x0c\x12\"\n\x06medium\x18\x02 \x01(\x0e\x32\x12.headway.v1.Medium\"A\n\rBlocksRemoved\x12\x0c\n\x04keys\x18\x01 \x01(\x0c\x12\"\n\x06medium\x18\x02 \x01(\x0e\x32\x12.headway.v1.Medium\"\x0f\n\rBlocksCleared\"\x8c\x02\n\x04Load\x12\x0f\n\x07running\x18\x01 \x01(\r\x12\x0f\n\x07waiting\x18\x02 \x01(\r\x12\x1f\n\x17waiting_uncached_tokens\x18\x03 \x01(\x04\x12\x12\n\nused_pages\x18\x04 \x01(\x04\x12\x14\n\x0c\x63\x61\x63hed_pages\x18\x05 \x01(\x04\x12\x13\n\x0btotal_pages\x18\x06 \x01(\x04\x12\x19\n\x11\x65ngine_silence_ms\x18\x07 \x01(\x04\x12\x14\n\x0cprefill_rate\x18\x08 \x01(\x02\x12\x16\n\x0e\x64\x65\x63ode_step_ms\x18\t \x01(\x02\x12\x11\n\taccepting\x18\n \x01(\x08\x12&\n\x06totals\x18\x0b \x01(\x0b\x32\x16.headway.v1.LoadTotals\"\xc4\x01\n\nLoadTotals\x12\x10\n\x08requests\x18\x01 \x01(\x04\x12\x15\n\rprompt_tokens\x18\x02 \x01(\x04\x12\x15\n\rcached_tokens\x18\x03 \x01(\x04\x12\x15\n\routput_tokens\x18\x04 \x01(\x04\x12\r\n\x05steps\x18\x05 \x01(\x04\x12\x13\n\x0bpreemptions\x18\x06 \x01(\x04\x12\x0e\n\x06\x61\x62orts\x18\x07 \x01(\x04\x12\x14\n\x0cstep_seconds\x18\x08 \x01(\x01\x12\x15\n\rmodel_seconds\x18\t \x01(\x01\"\x11\n\x0f\x44\x65scribeRequest\"\xd6\x02\n\x10\x44\x65scribeResponse\x12\x12\n\nreplica_id\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\x12\x10\n\x08revision\x18\x03 \x01(\t\x12\x13\n\x0bincarnation\x18\x04 \x01(\t\x12\x11\n\tpage_size\x18\x05 \x01(\r\x12\x1a\n\x12max_context_tokens\x18\x06 \x01(\r\x12\x12\n\nvocab_size\x18\x07 \x01(\r\x12\x17\n\x0ftensor_parallel\x18\x08 \x01(\r\x12\x19\n\x11pipeline_parallel\x18\t \x01(\r\x12\x15\n\reos_token_ids\x18\n \x03(\r\x12.\n\x10\x64\x65\x66\x61ult_sampling\x18\x0b \x01(\x0b\x32\x14.headway.v1.Sampling\x12\x0e\n\x06\x64\x65vice\x18\x0c \x01(\t\x12\x15\n\rmax_sequences\x18\r \x01(\r\x12\x13\n\x0bmax_waiting\x18\x0e \x01(\r\"\x16\n\x14GetTextAssetsRequest\"\x94\x01\n\x15GetTextAssetsResponse\x12\x10\n\x08revision\x18\x01 \x01(\t\x12;\n\x05\x66iles\x18\x02 \x03(\x0b\x32,.headway.v1.GetTextAssetsResponse.FilesEntry\x1a,\n\nFilesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x0c:\x02\x38\x01\"\x1e\n\x0c\x44rainRequest\x12\x0e\n\x06\x63\x61ncel\x18\x01 \x01(\x08\"#\n\rDrainResponse\x12\x12\n\nunfinished\x18\x01 \x01(\r*3\n\x06Medium\x12\x16\n\x12MEDIUM_UNSPECIFIED\x10\x00\x12\x11\n\rMEDIUM_DEVICE\x10\x01\x32\xb2\x02\n\rEngineService\x12\x46\n\x07Session\x12\x1a.headway.v1.SessionRequest\x1a\x1b.headway.v1.SessionResponse(\x01\x30\x01\x12\x45\n\x08\x44\x65scribe\x12\x1b.headway.v1.DescribeRequest\x1a\x1c.headway.v1.DescribeResponse\x12T\n\rGetTextAssets\x12 .headway.v1.GetTextAssetsRequest\x1a!.headway.v1.GetTextAssetsResponse\x12<\n\x05\x44rain\x12\x18.headway.v1.DrainRequest\x1a\x19.headway.v1.DrainResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17headway/v1/engine.proto\x12\nheadway.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x18headway/v1/pooling.proto\x1a\x19headway/v1/sampling.proto\"\x91\x01\n\x0eSessionRequest\x12\"\n\x05hello\x18\x01 \x01(\x0b\x32\x11.headway.v1.HelloH\x00\x12$\n\x06submit\x18\x02 \x01(\x0b\x32\x12.headway.v1.SubmitH\x00\x12*\n\x05\x61\x62ort\x18\x03 \x01(\x0b\x32\x19.headway.v1.AbortSequenceH\x00\x42\t\n\x07\x63ommand\"G\n\x05Hello\x12\x11\n\trouter_id\x18\x01 \x01(\t\x12\x13\n\x0bincarnation\x18\x02 \x01(\t\x12\x16\n\x0e\x61\x66ter_sequence\x18\x03 \x01(\x04\"\xa5\x05\n\x06Submit\x12\n\n\x02id\x18\x01 \x01(\x04\x12\x11\n\ttoken_ids\x18\x02 \x03(\r\x12\x11\n\tdelivered\x18\x03 \x01(\r\x12&\n\x08sampling\x18\x04 \x01(\x0b\x32\x14.headway.v1.Sampling\x12\x16\n\x0emax_new_tokens\x18\x05 \x01(\r\x12\x15\n\reos_token_ids\x18\x06 \x03(\r\x12\x16\n\x0estop_token_ids\x18\x07 \x03(\r\x12\x12\n\ncache_root\x18\x08 \x01(\x0c\x12\x14\n\x0c\x63\x61\x63he_bypass\x18\t \x01(\x08\x12\x12\n\nrequest_id\x18\n \x01(\t\x12\x10\n\x08sequence\x18\x0b \x01(\r\x12\x16\n\x0emin_new_tokens\x18\x0c \x01(\r\x12\x35\n\nlogit_bias\x18\r \x03(\x0b\x32!.headway.v1.Submit.LogitBiasEntry\x12\x19\n\x11\x61llowed_token_ids\x18\x0e \x03(\r\x12,\n\tbad_words\x18\x0f \x03(\x0b\x32\x19.headway.v1.TokenSequence\x12$\n\x07grammar\x18\x10 \x01(\x0b\x32\x13.headway.v1.Grammar\x12\x15\n\x08logprobs\x18\x11 \x01(\rH\x00\x88\x01\x01\x12\x1c\n\x0fprompt_logprobs\x18\x12 \x01(\rH\x01\x88\x01\x01\x12\x10\n\x08priority\x18\x13 \x01(\x11\x12,\n\ttime_left\x18\x14 \x01(\x0b\x32\x19.google.protobuf.Duration\x12$\n\x07pooling\x18\x15 \x01(\x0e\x32\x13.headway.v1.Pooling\x1a\x30\n\x0eLogitBiasEntry\x12\x0b\n\x03key\x18\x01 \x01(\r\x12\r\n\x05value\x18\x02 \x01(\x02:\x02\x38\x01\x42\x0b\n\t_logprobsB\x12\n\x10_prompt_logprobs\"\x1c\n\rTokenSequence\x12\x0b\n\x03ids\x18\x01 \x03(\r\"\x1b\n\rAbortSequence\x12\n\n\x02id\x18\x01 \x01(\x04\"\xd8\x02\n\x0fSessionResponse\x12\x13\n\x0bincarnation\x18\x01 \x01(\t\x12\x16\n\x0e\x66irst_sequence\x18\x02 \x01(\x04\x12\x10\n\x08sequence\x18\x03 \x01(\x04\x12(\n\x04time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x10\n\x08snapshot\x18\x05 \x01(\x08\x12\x1a\n\x12snapshot_continues\x18\x06 \x01(\x08\x12\'\n\x07outputs\x18\x07 \x03(\x0b\x32\x16.headway.v1.StepOutput\x12%\n\x08refusals\x18\x08 \x03(\x0b\x32\x13.headway.v1.Refusal\x12&\n\tkv_events\x18\t \x03(\x0b\x32\x13.headway.v1.KvEvent\x12\x1e\n\x04load\x18\n \x01(\x0b\x32\x10.headway.v1.Load\x12\x16\n\x0elast_submit_id\x18\x0b \x01(\x04\"\xb7\x02\n\nStepOutput\x12\n\n\x02id\x18\x01 \x01(\x04\x12\x11\n\ttoken_ids\x18\x02 \x03(\r\x12/\n\rfinish_reason\x18\x03 \x01(\x0e\x32\x18.headway.v1.FinishReason\x12\x1a\n\rstop_token_id\x18\x04 \x01(\rH\x00\x88\x01\x01\x12\x1a\n\rcached_tokens\x18\x05 \x01(\rH\x01\x88\x01\x01\x12\x13\n\x0bpreemptions\x18\x06 \x01(\r\x12&\n\x08logprobs\x18\x07 \x01(\x0b\x32\x14.headway.v1.Logprobs\x12-\n\x0fprompt_logprobs\x18\x08 \x01(\x0b\x32\x14.headway.v1.Logprobs\x12\x11\n\tembedding\x18\t \x01(\x0c\x42\x10\n\x0e_stop_token_idB\x10\n\x0e_cached_tokens\"<\n\x08Logprobs\x12\r\n\x05width\x18\x01 \x01(\r\x12\x11\n\ttoken_ids\x18\x02 \x03(\r\x12\x0e\n\x06values\x18\x03 \x03(\x02\"S\n\x07Refusal\x12\n\n\x02id\x18\x01 \x01(\x04\x12\x0c\n\x04\x63ode\x18\x02 \x01(\r\x12\x0e\n\x06reason\x18\x03 \x01(\t\x12\x0f\n\x07message\x18\x04 \x01(\t\x12\r\n\x05\x66ield\x18\x05 \x01(\t\"\x9b\x01\n\x07KvEvent\x12*\n\x06stored\x18\x01 \x01(\x0b\x32\x18.headway.v1.BlocksStoredH\x00\x12,\n\x07removed\x18\x02 \x01(\x0b\x32\x19.headway.v1.BlocksRemovedH\x00\x12,\n\x07\x63leared\x18\x03 \x01(\x0b\x32\x19.headway.v1.BlocksClearedH\x00\x42\x08\n\x06\x63hange\"@\n\x0c\x42locksStored\x12\x0c\n\x04keys\x18\x01 \x01(\x0c\x12\"\n\x06medium\x18\x02 \x01(\x0e\x32\x12.headway.v1.Medium\"A\n\rBlocksRemoved\x12\x0c\n\x04keys\x18\x01 \x01(\x0c\x12\"\n\x06medium\x18\x02 \x01(\x0e\x32\x12.headway.v1.Medium\"\x0f\n\rBlocksCleared\"\x8c\x02\n\x04Load\x12\x0f\n\x07running\x18\x01 \x01(\r\x12\x0f\n\x07waiting\x18\x02 \x01(\r\x12\x1f\n\x17waiting_uncached_tokens\x18\x03 \x01(\x04\x12\x12\n\nused_pages\x18\x04 \x01(\x04\x12\x14\n\x0c\x63\x61\x63hed_pages\x18\x05 \x01(\x04\x12\x13\n\x0btotal_pages\x18\x06 \x01(\x04\x12\x19\n\x11\x65ngine_silence_ms\x18\x07 \x01(\x04\x12\x14\n\x0cprefill_rate\x18\x08 \x01(\x02\x12\x16\n\x0e\x64\x65\x63ode_step_ms\x18\t \x01(\x02\x12\x11\n\taccepting\x18\n \x01(\x08\x12&\n\x06totals\x18\x0b \x01(\x0b\x32\x16.headway.v1.LoadTotals\"\xc4\x01\n\nLoadTotals\x12\x10\n\x08requests\x18\x01 \x01(\x04\x12\x15\n\rprompt_tokens\x18\x02 \x01(\x04\x12\x15\n\rcached_tokens\x18\x03 \x01(\x04\x12\x15\n\routput_tokens\x18\x04 \x01(\x04\x12\r\n\x05steps\x18\x05 \x01(\x04\x12\x13\n\x0bpreemptions\x18\x06 \x01(\x04\x12\x0e\n\x06\x61\x62orts\x18\x07 \x01(\x04\x12\x14\n\x0cstep_seconds\x18\x08 \x01(\x01\x12\x15\n\rmodel_seconds\x18\t \x01(\x01\"\x11\n\x0f\x44\x65scribeRequest\"\xee\x02\n\x10\x44\x65scribeResponse\x12\x12\n\nreplica_id\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\x12\x10\n\x08revision\x18\x03 \x01(\t\x12\x13\n\x0bincarnation\x18\x04 \x01(\t\x12\x11\n\tpage_size\x18\x05 \x01(\r\x12\x1a\n\x12max_context_tokens\x18\x06 \x01(\r\x12\x12\n\nvocab_size\x18\x07 \x01(\r\x12\x17\n\x0ftensor_parallel\x18\x08 \x01(\r\x12\x19\n\x11pipeline_parallel\x18\t \x01(\r\x12\x15\n\reos_token_ids\x18\n \x03(\r\x12.\n\x10\x64\x65\x66\x61ult_sampling\x18\x0b \x01(\x0b\x32\x14.headway.v1.Sampling\x12\x0e\n\x06\x64\x65vice\x18\x0c \x01(\t\x12\x15\n\rmax_sequences\x18\r \x01(\r\x12\x13\n\x0bmax_waiting\x18\x0e \x01(\r\x12\x16\n\x0e\x65mbedding_size\x18\x0f \x01(\r\"\x16\n\x14GetTextAssetsRequest\"\x94\x01\n\x15GetTextAssetsResponse\x12\x10\n\x08revision\x18\x01 \x01(\t\x12;\n\x05\x66iles\x18\x02 \x03(\x0b\x32,.headway.v1.GetTextAssetsResponse.FilesEntry\x1a,\n\nFilesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x0c:\x02\x38\x01\"\x1e\n\x0c\x44rainRequest\x12\x0e\n\x06\x63\x61ncel\x18\x01 \x01(\x08\"#\n\rDrainResponse\x12\x12\n\nunfinished\x18\x01 \x01(\r*3\n\x06Medium\x12\x16\n\x12MEDIUM_UNSPECIFIED\x10\x00\x12\x11\n\rMEDIUM_DEVICE\x10\x01\x32\xb2\x02\n\rEngineService\x12\x46\n\x07Session\x12\x1a.headway.v1.SessionRequest\x1a\x1b.headway.v1.SessionResponse(\x01\x30\x01\x12\x45\n\x08\x44\x65scribe\x12\x1b.headway.v1.DescribeRequest\x1a\x1c.headway.v1.DescribeResponse\x12T\n\rGetTextAssets\x12 .headway.v1.GetTextAssetsRequest\x1a!.headway.v1.GetTextAssetsResponse\x12<\n\x05\x44rain\x12\x18.headway.v1.DrainRequest\x1a\x19.headway.v1.DrainResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -38,54 +39,54 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_SUBMIT_LOGITBIASENTRY']._serialized_options = b'8\001'
   _globals['_GETTEXTASSETSRESPONSE_FILESENTRY']._loaded_options = None
   _globals['_GETTEXTASSETSRESPONSE_FILESENTRY']._serialized_options = b'8\001'
-  _globals['_MEDIUM']._serialized_start=3228
-  _globals['_MEDIUM']._serialized_end=3279
-  _globals['_SESSIONREQUEST']._serialized_start=132
-  _globals['_SESSIONREQUEST']._serialized_end=277
-  _globals['_HELLO']._serialized_start=279
-  _globals['_HELLO']._serialized_end=350
-  _globals['_SUBMIT']._serialized_start=353
-  _globals['_SUBMIT']._serialized_end=992
-  _globals['_SUBMIT_LOGITBIASENTRY']._serialized_start=911
-  _globals['_SUBMIT_LOGITBIASENTRY']._serialized_end=959
-  _globals['_TOKENSEQUENCE']._serialized_start=994
-  _globals['_TOKENSEQUENCE']._serialized_end=1022
-  _globals['_ABORTSEQUENCE']._serialized_start=1024
-  _globals['_ABORTSEQUENCE']._serialized_end=1051
-  _globals['_SESSIONRESPONSE']._serialized_start=1054
-  _globals['_SESSIONRESPONSE']._serialized_end=1398
-  _globals['_STEPOUTPUT']._serialized_start=1401
-  _globals['_STEPOUTPUT']._serialized_end=1693
-  _globals['_LOGPROBS']._serialized_start=1695
-  _globals['_LOGPROBS']._serialized_end=1755
-  _globals['_REFUSAL']._serialized_start=1757
-  _globals['_REFUSAL']._serialized_end=1840
-  _globals['_KVEVENT']._serialized_start=1843
-  _globals['_KVEVENT']._serialized_end=1998
-  _globals['_BLOCKSSTORED']._serialized_start=2000
-  _globals['_BLOCKSSTORED']._serialized_end=2064
-  _globals['_BLOCKSREMOVED']._serialized_start=2066
-  _globals['_BLOCKSREMOVED']._serialized_end=2131
-  _globals['_BLOCKSCLEARED']._serialized_start=2133
-  _globals['_BLOCKSCLEARED']._serialized_end=2148
-  _globals['_LOAD']._serialized_start=2151
-  _globals['_LOAD']._serialized_end=2419
-  _globals['_LOADTOTALS']._serialized_start=2422
-  _globals['_LOADTOTALS']._serialized_end=2618
-  _globals['_DESCRIBEREQUEST']._serialized_start=2620
-  _globals['_DESCRIBEREQUEST']._serialized_end=2637
-  _globals['_DESCRIBERESPONSE']._serialized_start=2640
-  _globals['_DESCRIBERESPONSE']._serialized_end=2982
-  _globals['_GETTEXTASSETSREQUEST']._serialized_start=2984
-  _globals['_GETTEXTASSETSREQUEST']._serialized_end=3006
-  _globals['_GETTEXTASSETSRESPONSE']._serialized_start=3009
-  _globals['_GETTEXTASSETSRESPONSE']._serialized_end=3157
-  _globals['_GETTEXTASSETSRESPONSE_FILESENTRY']._serialized_start=3113
-  _globals['_GETTEXTASSETSRESPONSE_FILESENTRY']._serialized_end=3157
-  _globals['_DRAINREQUEST']._serialized_start=3159
-  _globals['_DRAINREQUEST']._serialized_end=3189
-  _globals['_DRAINRESPONSE']._serialized_start=3191
-  _globals['_DRAINRESPONSE']._serialized_end=3226
-  _globals['_ENGINESERVICE']._serialized_start=3282
-  _globals['_ENGINESERVICE']._serialized_end=3588
+  _globals['_MEDIUM']._serialized_start=3335
+  _globals['_MEDIUM']._serialized_end=3386
+  _globals['_SESSIONREQUEST']._serialized_start=158
+  _globals['_SESSIONREQUEST']._serialized_end=303
+  _globals['_HELLO']._serialized_start=305
+  _globals['_HELLO']._serialized_end=376
+  _globals['_SUBMIT']._serialized_start=379
+  _globals['_SUBMIT']._serialized_end=1056
+  _globals['_SUBMIT_LOGITBIASENTRY']._serialized_start=975
+  _globals['_SUBMIT_LOGITBIASENTRY']._serialized_end=1023
+  _globals['_TOKENSEQUENCE']._serialized_start=1058
+  _globals['_TOKENSEQUENCE']._serialized_end=1086
+  _globals['_ABORTSEQUENCE']._serialized_start=1088
+  _globals['_ABORTSEQUENCE']._serialized_end=1115
+  _globals['_SESSIONRESPONSE']._serialized_start=1118
+  _globals['_SESSIONRESPONSE']._serialized_end=1462
+  _globals['_STEPOUTPUT']._serialized_start=1465
+  _globals['_STEPOUTPUT']._serialized_end=1776
+  _globals['_LOGPROBS']._serialized_start=1778
+  _globals['_LOGPROBS']._serialized_end=1838
+  _globals['_REFUSAL']._serialized_start=1840
+  _globals['_REFUSAL']._serialized_end=1923
+  _globals['_KVEVENT']._serialized_start=1926
+  _globals['_KVEVENT']._serialized_end=2081
+  _globals['_BLOCKSSTORED']._serialized_start=2083
+  _globals['_BLOCKSSTORED']._serialized_end=2147
+  _globals['_BLOCKSREMOVED']._serialized_start=2149
+  _globals['_BLOCKSREMOVED']._serialized_end=2214
+  _globals['_BLOCKSCLEARED']._serialized_start=2216
+  _globals['_BLOCKSCLEARED']._serialized_end=2231
+  _globals['_LOAD']._serialized_start=2234
+  _globals['_LOAD']._serialized_end=2502
+  _globals['_LOADTOTALS']._serialized_start=2505
+  _globals['_LOADTOTALS']._serialized_end=2701
+  _globals['_DESCRIBEREQUEST']._serialized_start=2703
+  _globals['_DESCRIBEREQUEST']._serialized_end=2720
+  _globals['_DESCRIBERESPONSE']._serialized_start=2723
+  _globals['_DESCRIBERESPONSE']._serialized_end=3089
+  _globals['_GETTEXTASSETSREQUEST']._serialized_start=3091
+  _globals['_GETTEXTASSETSREQUEST']._serialized_end=3113
+  _globals['_GETTEXTASSETSRESPONSE']._serialized_start=3116
+  _globals['_GETTEXTASSETSRESPONSE']._serialized_end=3264
+  _globals['_GETTEXTASSETSRESPONSE_FILESENTRY']._serialized_start=3220
+  _globals['_GETTEXTASSETSRESPONSE_FILESENTRY']._serialized_end=3264
+  _globals['_DRAINREQUEST']._serialized_start=3266
+  _globals['_DRAINREQUEST']._serialized_end=3296
+  _globals['_DRAINRESPONSE']._serialized_start=3298
+  _globals['_DRAINRESPONSE']._serialized_end=3333
+  _globals['_ENGINESERVICE']._serialized_start=3389
+  _globals['_ENGINESERVICE']._serialized_end=3695
 # @@protoc_insertion_point(module_scope)

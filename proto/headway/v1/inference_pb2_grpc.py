@@ -46,6 +46,11 @@ class InferenceServiceStub:
                 request_serializer=headway_dot_v1_dot_inference__pb2.ChatRequest.SerializeToString,
                 response_deserializer=headway_dot_v1_dot_inference__pb2.ChatResponse.FromString,
                 _registered_method=True)
+        self.Embed = channel.unary_unary(
+                '/headway.v1.InferenceService/Embed',
+                request_serializer=headway_dot_v1_dot_inference__pb2.EmbedRequest.SerializeToString,
+                response_deserializer=headway_dot_v1_dot_inference__pb2.EmbedResponse.FromString,
+                _registered_method=True)
         self.Tokenize = channel.unary_unary(
                 '/headway.v1.InferenceService/Tokenize',
                 request_serializer=headway_dot_v1_dot_inference__pb2.TokenizeRequest.SerializeToString,
@@ -87,6 +92,13 @@ class InferenceServiceServicer:
 
     def Chat(self, request, context):
         """Chat applies the model's chat template, then generates.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Embed(self, request, context):
+        """Embed turns texts or token ids into vectors, one for each.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -139,6 +151,11 @@ def add_InferenceServiceServicer_to_server(servicer, server):
                     servicer.Chat,
                     request_deserializer=headway_dot_v1_dot_inference__pb2.ChatRequest.FromString,
                     response_serializer=headway_dot_v1_dot_inference__pb2.ChatResponse.SerializeToString,
+            ),
+            'Embed': grpc.unary_unary_rpc_method_handler(
+                    servicer.Embed,
+                    request_deserializer=headway_dot_v1_dot_inference__pb2.EmbedRequest.FromString,
+                    response_serializer=headway_dot_v1_dot_inference__pb2.EmbedResponse.SerializeToString,
             ),
             'Tokenize': grpc.unary_unary_rpc_method_handler(
                     servicer.Tokenize,
@@ -222,6 +239,33 @@ class InferenceService:
             '/headway.v1.InferenceService/Chat',
             headway_dot_v1_dot_inference__pb2.ChatRequest.SerializeToString,
             headway_dot_v1_dot_inference__pb2.ChatResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Embed(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/headway.v1.InferenceService/Embed',
+            headway_dot_v1_dot_inference__pb2.EmbedRequest.SerializeToString,
+            headway_dot_v1_dot_inference__pb2.EmbedResponse.FromString,
             options,
             channel_credentials,
             insecure,
