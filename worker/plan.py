@@ -42,7 +42,7 @@ class RowWork(msgspec.Struct, frozen=True, array_like=True):
     """Tokens to compute for one row in this step: `count` of them, from position `computed`.
 
     `new_pages` are appended to the row's block table first. `sample` asks for the next token after the last of them;
-    it is set exactly when computed + count reaches the number of known tokens and the row is not there for an embedding.
+    it is set exactly when computed + count reaches the number of known tokens, and never in a row with `pooling`.
     """
 
     row: int
@@ -89,8 +89,8 @@ class StepResult(msgspec.Struct, frozen=True, array_like=True):
     """What a step gave: one token id for each work item with `sample`, in the plan's order.
 
     `logprobs` holds (row, those of its sampled token) for the rows that want them; `prompt_logprobs` holds (row, those
-    of the prompt tokens that follow the tokens which this step computed). `pooled` holds (row, embedding), little-endian
-    float32, for the rows with `pooling` of which this step computed the last token, in the plan's order.
+    of the prompt tokens that follow the tokens which this step computed). `pooled` holds (row, embedding), as
+    little-endian float32, for the rows with `pooling` of which this step computed the last token, in the plan's order.
     """
 
     step: int
