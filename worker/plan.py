@@ -12,6 +12,8 @@ from ..core.constraints import TokenRules
 from ..core.sampling import SamplingParams
 
 NO_RULES = TokenRules()
+NOT_A_NUMBER = -1
+NONE_ALLOWED = -2
 
 
 class RowAdded(msgspec.Struct, frozen=True, array_like=True):
@@ -87,6 +89,9 @@ class PlaceLogprobs(msgspec.Struct, frozen=True, array_like=True):
 
 class StepResult(msgspec.Struct, frozen=True, array_like=True):
     """What a step gave: one token id for each work item with `sample`, in the plan's order.
+
+    In place of an id stands NOT_A_NUMBER when the model's logits were not finite, and NONE_ALLOWED when rules and mask
+    left no token to choose from: such a row ends.
 
     `logprobs` holds (row, those of its sampled token) for the rows that want them; `prompt_logprobs` holds (row, those
     of the prompt tokens that follow the tokens which this step computed). `pooled` holds (row, embedding), as

@@ -1,6 +1,6 @@
 """The engine's loop: commands in, one step at a time, reports out. It knows neither gRPC nor processes."""
 
-from .commands import Abort, Accept, Command, Leave, Refuse, Stop, Submit
+from .commands import Abort, Accept, Command, Fail, Leave, Refuse, Stop, Submit
 from .loop import Engine, StepRunner
 from .reports import Figures, Output, Refused, StepReport
 
@@ -9,6 +9,7 @@ __all__ = [
     "Accept",
     "Command",
     "Engine",
+    "Fail",
     "Figures",
     "Leave",
     "Output",

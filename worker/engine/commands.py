@@ -29,6 +29,14 @@ class Abort(NamedTuple):
     id: int
 
 
+class Fail(NamedTuple):
+    """End a request with an error, whether it waits or runs; without effect when it has ended."""
+
+    session: int
+    id: int
+    error: HeadwayError
+
+
 class Leave(NamedTuple):
     """The session has ended: stop its requests and say no more of them."""
 
@@ -45,4 +53,4 @@ class Stop(NamedTuple):
     """Stop what is left and end the loop."""
 
 
-Command = Submit | Refuse | Abort | Leave | Accept | Stop
+Command = Submit | Refuse | Abort | Fail | Leave | Accept | Stop

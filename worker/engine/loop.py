@@ -13,7 +13,7 @@ from ...core.errors import AlreadyExists, HeadwayError, Unavailable
 from ...proto.headway.v1.sampling_pb2 import FINISH_REASON_ABORTED
 from ..plan import StepPlan, StepResult
 from ..scheduler import Outcome, Request, Scheduler
-from .commands import Abort, Accept, Command, Leave, Refuse, Stop, Submit
+from .commands import Abort, Accept, Command, Fail, Leave, Refuse, Stop, Submit
 from .meter import Meter
 from .reports import Figures, Output, Refused, StepReport
 
@@ -96,6 +96,9 @@ class Engine:
 
     def _take(self, outcome: Outcome) -> None:
         request = outcome.request
+        if outcome.error is not None:
+            self._forget(request, outcome.error)
+            return
         if outcome.finish:
             del self._requests[request.session, request.id]
         self._totals["output_tokens"] += len(outcome.token_ids)
@@ -141,6 +144,9 @@ class Engine:
             case Abort(session, id):
                 if (live := self._requests.get((session, id))) is not None:
                     self._abort(live)
+            case Fail(session, id, error):
+                if (live := self._requests.get((session, id))) is not None:
+                    self.fail(live, error)
             case Leave(session):
                 for request in [request for request in self._requests.values() if request.session == session]:
                     self._abort(request)
@@ -171,6 +177,16 @@ class Engine:
 
     def _refuse(self, session: int, id: int, error: HeadwayError) -> None:
         self._refusals.setdefault(session, []).append(Refused(id, error))
+
+    def fail(self, request: Request, error: HeadwayError) -> None:
+        """Ends a live request with an error, between steps. Only for the loop's thread; others send Fail."""
+        self._scheduler.abort(request)
+        self._forget(request, error)
+
+    def _forget(self, request: Request, error: HeadwayError) -> None:
+        del self._requests[request.session, request.id]
+        self._totals["aborts"] += 1
+        self._refuse(request.session, request.id, error)
 
     def _abort(self, request: Request) -> None:
         self._scheduler.abort(request)

@@ -85,7 +85,7 @@ class Runner:
                 return StepResult(plan.step, [], seconds)
             sampled = [item for item in plan.work if item.sample]
             positions = [item.computed + item.count for item in sampled]
-            tokens = self.sampler.sample(logits, [item.row for item in sampled], positions)
+            tokens = self.sampler.sample(logits, [item.row for item in sampled], positions, plan.masks)
         return StepResult(plan.step, tokens, seconds)
 
     def close(self) -> None:

@@ -1,11 +1,13 @@
 """Chooses the next token of each sampled row.
 
-Order, as in vLLM: penalties, temperature, min-p, top-k, top-p, then the draw. The draw is Gumbel-max with noise keyed
-by (seed, position, token id): neither the other rows of the batch, nor preemption, nor a move to another replica
-changes it. Greedy rows skip all but penalties.
+Order, as in vLLM: the masks of grammars, penalties, temperature, min-p, top-k, top-p, then the draw. The draw is
+Gumbel-max with noise keyed by (seed, position, token id): neither the other rows of the batch, nor preemption, nor a
+move to another replica changes it. Greedy rows skip temperature and what follows.
 """
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -13,7 +15,9 @@ import torch
 from torch import Tensor
 
 from ...core.sampling import SamplingParams
+from ..plan import NONE_ALLOWED, NOT_A_NUMBER
 from .filters import least_kept, min_p_floor
+from .masks import apply_masks
 from .noise import gumbel, gumbel_for_all
 from .penalties import PenaltyCounts, penalize
 
@@ -48,11 +52,16 @@ class Sampler:
         del self._params[row]
         self._counts.pop(row, None)
 
-    def sample(self, logits: Tensor, rows: list[int], positions: list[int]) -> list[int]:
-        """One token id for each of `rows`, which will stand at `positions`.
+    def sample(
+        self, logits: Tensor, rows: list[int], positions: list[int], masks: Sequence[tuple[int, bytes]] = ()
+    ) -> list[int]:
+        """One token id for each of `rows`, which will stand at `positions`; or why there is none (worker/plan.py).
 
-        logits: [rows, vocabulary] float32, which may be changed in place.
+        logits: [rows, vocabulary] float32, which may be changed in place. masks: (row, packed bits), for some rows.
+        Raises ValueError for a mask of a row that is not there, or of a wrong length.
         """
+        if masks:
+            apply_masks(logits, [rows.index(row) for row, _ in masks], [mask for _, mask in masks])
         params = [self._params[row] for row in rows]
         penalized = [index for index, row in enumerate(rows) if row in self._counts]
         if penalized:
@@ -62,7 +71,8 @@ class Sampler:
         drawn = [index for index, row in enumerate(params) if not row.greedy]
         if len(drawn) == len(rows):
             return self._draw(logits, params, positions)
-        tokens = _argmax(logits)
+        likeliest = _argmax(logits)
+        tokens = _checked(likeliest, logits.gather(-1, likeliest.unsqueeze(-1)))
         if drawn:
             chosen = self._draw(
                 logits[drawn], [params[index] for index in drawn], [positions[index] for index in drawn]
@@ -74,18 +84,20 @@ class Sampler:
     def _draw(self, logits: Tensor, params: list[SamplingParams], positions: list[int]) -> list[int]:
         """Draws for rows that are not greedy."""
         temperatures = self._floats([max(row.temperature, LEAST_TEMPERATURE) for row in params]).unsqueeze(-1)
-        scores = (logits - logits.amax(-1, keepdim=True)).div_(temperatures)
+        best = logits.amax(-1, keepdim=True)
+        scores = (logits - best).div_(temperatures)
         seeds, places = self._seeds(params), self._integers(positions)
         floor = self._floor(scores, params)
         if floor is None:
-            return _argmax(gumbel_for_all(seeds, places, self.vocab_size).add_(scores))
+            return _checked(_argmax(gumbel_for_all(seeds, places, self.vocab_size).add_(scores)), best)
         out = scores < floor
         kept = out.numel() - int(out.sum())
         if kept * 4 >= out.numel():  # each token by itself costs as much as the four of a block
-            return _argmax(gumbel_for_all(seeds, places, self.vocab_size).add_(scores).masked_fill_(out, -torch.inf))
+            noisy = gumbel_for_all(seeds, places, self.vocab_size).add_(scores).masked_fill_(out, -torch.inf)
+            return _checked(_argmax(noisy), best)
         rows, token_ids = out.logical_not_().nonzero(as_tuple=True)
         noisy = gumbel(seeds[rows], places[rows], token_ids).add_(scores[rows, token_ids])
-        return _argmax(torch.full_like(scores, -torch.inf).index_put_((rows, token_ids), noisy))
+        return _checked(_argmax(torch.full_like(scores, -torch.inf).index_put_((rows, token_ids), noisy)), best)
 
     def _floor(self, scores: Tensor, params: list[SamplingParams]) -> Tensor | None:
         """The least score that each row's filters keep, [rows, 1]; None when no row has filters."""
@@ -111,10 +123,17 @@ class Sampler:
         return self._integers([row.seed - (1 << 64) if row.seed >= 1 << 63 else row.seed for row in params])
 
 
-def _argmax(scores: Tensor) -> list[int]:
-    """Index of the highest score of each row, the first of equals. On CPU numpy is many times faster at it."""
+def _argmax(scores: Tensor) -> Tensor:
+    """Index of the highest score of each row, the first of equals; NaN counts as highest. On CPU numpy is many times
+    faster at it."""
     if scores.device.type == "cpu":
-        best: list[int] = scores.numpy().argmax(-1).tolist()
-    else:
-        best = scores.argmax(-1).tolist()
-    return best
+        return torch.from_numpy(scores.numpy().argmax(-1))
+    return scores.argmax(-1)
+
+
+def _checked(tokens: Tensor, best: Tensor) -> list[int]:
+    """The tokens, or in place of each why there is none, by the highest logit of its row, [rows, 1]."""
+    best = best.squeeze(-1)
+    tokens = torch.where(best.isfinite(), tokens, torch.where(best == -torch.inf, NONE_ALLOWED, NOT_A_NUMBER))
+    chosen: list[int] = tokens.tolist()
+    return chosen

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from ...core.errors import HeadwayError, Internal, InvalidRequest
 from ...proto.headway.v1.sampling_pb2 import (
     FINISH_REASON_CONTEXT,
     FINISH_REASON_EOS,
@@ -12,16 +13,40 @@ from ...proto.headway.v1.sampling_pb2 import (
     FINISH_REASON_UNSPECIFIED,
     FinishReason,
 )
+from ..plan import NONE_ALLOWED, NOT_A_NUMBER
 from .request import Request
 
 
 class Outcome(NamedTuple):
-    """New tokens of one request; `finish` is FINISH_REASON_UNSPECIFIED while it goes on."""
+    """New tokens of one request; `finish` is FINISH_REASON_UNSPECIFIED while it goes on.
+
+    With `error` it ends so, and not with a finish reason.
+    """
 
     request: Request
     token_ids: list[int]
     finish: FinishReason
     stop_token_id: int | None = None
+    error: HeadwayError | None = None
+
+    @property
+    def ended(self) -> bool:
+        """Whether nothing more comes for this request."""
+        return self.error is not None or self.finish != FINISH_REASON_UNSPECIFIED
+
+
+def take_sample(request: Request, token: int, max_context_tokens: int) -> Outcome:
+    """What a sampled token means, or the reason why there is none (worker/plan.py)."""
+    if token == NOT_A_NUMBER:
+        return _failed(request, Internal("the model's logits were not finite"))
+    if token == NONE_ALLOWED:
+        message = f"constraints: after {request.output_tokens} tokens of output they leave none to go on with"
+        return _failed(request, InvalidRequest(message, field="constraints"))
+    return take_token(request, token, max_context_tokens)
+
+
+def _failed(request: Request, error: HeadwayError) -> Outcome:
+    return Outcome(request, [], FINISH_REASON_UNSPECIFIED, error=error)
 
 
 def take_token(request: Request, token: int, max_context_tokens: int) -> Outcome:

@@ -10,11 +10,10 @@ from __future__ import annotations
 from collections import deque
 
 from ...core.errors import Overloaded
-from ...proto.headway.v1.sampling_pb2 import FINISH_REASON_UNSPECIFIED
 from ..pages import PagePool
 from ..plan import RowAdded, StepPlan, StepResult
 from .limits import Limits
-from .outcome import Outcome, take_token
+from .outcome import Outcome, take_sample
 from .request import NO_ROW, Request
 from .rows import Rows
 from .shares import Shares
@@ -101,11 +100,11 @@ class Scheduler:
         return outcomes
 
     def _take(self, request: Request, token: int) -> Outcome:
-        outcome = take_token(request, token, self.limits.max_context_tokens)
-        if outcome.finish == FINISH_REASON_UNSPECIFIED:
-            self._rows.append(request.row, token)
-        else:
+        outcome = take_sample(request, token, self.limits.max_context_tokens)
+        if outcome.ended:
             self._retire(request)
+        else:
+            self._rows.append(request.row, token)
         return outcome
 
     def _serve(self, shares: Shares, *, decoding: bool) -> None:

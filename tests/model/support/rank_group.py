@@ -71,9 +71,9 @@ class Rank:
         assert sampler is not None
         sample = sampler.sample
 
-        def recording(logits: torch.Tensor, rows: list[int], positions: list[int]) -> list[int]:
+        def recording(logits: torch.Tensor, *rest: Any) -> list[int]:
             self.logits = logits.to("cpu", torch.float32).numpy().copy()
-            return sample(logits, rows, positions)
+            return sample(logits, *rest)
 
         sampler.sample = recording  # type: ignore[method-assign]
 
