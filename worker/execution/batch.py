@@ -16,8 +16,8 @@ from .rows import Rows
 def build_inputs(rows: Rows, work: Sequence[RowWork], device: torch.device, dtype: torch.dtype) -> StepInputs:
     """Inputs of a step with at least one work item, after `rows` has applied its plan.
 
-    Rows with one token come first, by length, because attention groups them as they come. `sampled` follows the plan's
-    order. `dtype` is the model's.
+    Rows with one token come first, by length, because attention groups them as they come. `wanted` are the last tokens
+    of sampled rows, in the plan's order. `dtype` is the model's.
     """
     items = sorted(work, key=_by_length)
     row = np.array([item.row for item in items], np.int64)

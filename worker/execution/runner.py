@@ -75,7 +75,8 @@ class Runner:
         with torch.inference_mode():
             inputs = build_inputs(self.rows, plan.work, self.device, self.dtype)
             start = time.perf_counter()
-            logits = self.model.forward(inputs, self._caches)
+            hidden = self.model.forward(inputs, self._caches)
+            logits = None if hidden is None else self.model.logits(hidden)
             if self.sampler is None:
                 return None
             if self.device.type == "cuda":

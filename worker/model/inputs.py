@@ -19,7 +19,7 @@ class StepInputs:
     positions: Tensor  # [tokens]
     slots: Tensor  # [tokens], where each token's keys and values go
     attention: AttentionBatch
-    sampled: Tensor  # [samples], flat tokens whose logits are wanted
+    wanted: Tensor  # [wanted], flat tokens whose hidden states are wanted: those of sampled rows, then others
 
     @property
     def tokens(self) -> int:

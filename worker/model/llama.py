@@ -102,8 +102,8 @@ class LlamaModel:
             self.embedding = None
 
     def forward(self, inputs: StepInputs, caches: Sequence[LayerCache]) -> Tensor | None:
-        """Runs this stage. The sampling rank gets the logits of `inputs.sampled`, [samples, vocabulary] float32, when
-        there are any; every other rank gets None."""
+        """Runs this stage. The ranks of the last one get the normed hidden states of `inputs.wanted`, [wanted, hidden],
+        when there are any; every other rank gets None."""
         place = self.comm.place
         if place.is_first_stage:
             residual = self._embed(inputs.token_ids)
@@ -117,9 +117,17 @@ class LlamaModel:
         if not place.is_last_stage:
             self.comm.send(residual.add_(x))
             return None
-        if not inputs.sampled.shape[0]:
+        if not inputs.wanted.shape[0]:
             return None
-        return self._logits(x.index_select(0, inputs.sampled), residual.index_select(0, inputs.sampled))
+        x, residual = x.index_select(0, inputs.wanted), residual.index_select(0, inputs.wanted)
+        return add_rms_norm(x, residual, self.norm, self.config.norm_eps)
+
+    def logits(self, hidden: Tensor) -> Tensor | None:
+        """Logits of hidden states as `forward` gives them: [rows, vocabulary] float32 on the sampling rank, None on the
+        others of the last stage, which all have to call it alike."""
+        assert self.head is not None, "the last stage has the head"
+        logits = self.comm.gather(self.head(hidden))
+        return None if logits is None else logits.to(torch.float32)
 
     def _embed(self, token_ids: Tensor) -> Tensor:
         assert self.embedding is not None, "the first stage has the embedding"
@@ -130,9 +138,3 @@ class LlamaModel:
         foreign = (local < 0) | (local >= part.size)
         found = F.embedding(local.masked_fill_(foreign, 0), self.embedding).masked_fill_(foreign.unsqueeze(-1), 0)
         return self.comm.all_reduce(found)
-
-    def _logits(self, x: Tensor, residual: Tensor) -> Tensor | None:
-        assert self.head is not None, "the last stage has the head"
-        local = self.head(add_rms_norm(x, residual, self.norm, self.config.norm_eps))
-        logits = self.comm.gather(local)
-        return None if logits is None else logits.to(torch.float32)

@@ -25,7 +25,13 @@ class Model(Protocol):
     split: Split
 
     def forward(self, inputs: StepInputs, caches: Sequence[LayerCache]) -> Tensor | None:
-        """Logits of the sampled tokens on the sampling rank, [samples, vocabulary] float32."""
+        """Normed hidden states of the wanted tokens on the ranks of the last stage, [wanted, hidden]; None elsewhere,
+        and when none is wanted."""
+        ...
+
+    def logits(self, hidden: Tensor) -> Tensor | None:
+        """Logits of such hidden states on the sampling rank, [rows, vocabulary] float32; None on the others of the last
+        stage, which all have to call it alike."""
         ...
 
 
