@@ -8,11 +8,12 @@ from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping, Se
 from contextlib import asynccontextmanager, contextmanager
 from typing import Any, cast
 
-from ..core.errors import Cancelled, DeadlineExceeded, HeadwayError, Internal, InvalidRequest, NotFound
+from ..core.errors import DeadlineExceeded, Internal, InvalidRequest, NotFound
 from ..proto.headway.v1 import sampling_pb2
+from .embedding import EmbeddingHandler
 from .events import Event
 from .generation import Generation
-from .observer import RequestObserver, RequestRecord
+from .observer import RequestObserver, RequestRecord, reason_of
 from .text.library import TextLibrary
 from .text.model import ModelText
 from .types import Catalogue, Dispatcher, EngineRequest, ServedModel, TokenChunk
@@ -31,6 +32,7 @@ class RequestHandler:
         self._dispatcher = dispatcher
         self._observer = observer
         self._texts = texts or TextLibrary()
+        self.embeddings = EmbeddingHandler(catalogue, dispatcher, observer, self._texts)
 
     async def run(
         self, request: UserRequest, *, front: str, method: str, deadline: float | None = None
@@ -59,7 +61,7 @@ class RequestHandler:
             yield generation.finish()
         except BaseException as error:
             if not isinstance(error, GeneratorExit) or record.finish_reason == 0:
-                record.error = _reason(error)
+                record.error = reason_of(error)
                 record.finish_reason = sampling_pb2.FINISH_REASON_UNSPECIFIED
             raise
         finally:
@@ -139,7 +141,7 @@ class RequestHandler:
         return (await self._texts.get(model)).template is not None
 
     def abort(self, request_id: str) -> bool:
-        """Ends a live request with FINISH_REASON_ABORTED; False when there is none."""
+        """Ends a live request; False when there is none."""
         return self._dispatcher.abort(request_id)
 
 
@@ -169,11 +171,3 @@ class _Expiry:
             yield
         finally:
             timer.cancel()
-
-
-def _reason(error: BaseException) -> str:
-    if isinstance(error, HeadwayError):
-        return error.reason
-    if isinstance(error, asyncio.CancelledError | GeneratorExit):
-        return Cancelled.reason
-    return Internal.reason

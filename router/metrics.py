@@ -46,7 +46,9 @@ class RouterMetrics:
         self._requests = counter(
             "headway_requests", "Requests ended, by finish reason or error", ["model", "front", "outcome"]
         )
-        self._prompt = counter("headway_prompt_tokens", "Prompt tokens of requests that got a token", model)
+        self._prompt = counter(
+            "headway_prompt_tokens", "Prompt tokens of requests that got a token or embeddings", model
+        )
         self._cached = counter("headway_cached_tokens", "Of these, found in a replica's cache", model)
         self._migrations = counter("headway_migrations", "Requests moved to another replica", model)
         self._placed = counter("headway_replica_requests", "Requests sent to a replica", ["model", "replica"])
@@ -86,6 +88,9 @@ class RouterMetrics:
         if record.error:
             self.errors += record.error != "CANCELLED"
             return
+        if record.finish_reason == sampling_pb2.FINISH_REASON_EMBEDDED:
+            self._prompt.labels(model).inc(record.prompt_tokens)
+            self._cached.labels(model).inc(record.cached_tokens)
         self.recent.finished(record.ended_at)
         self._e2e.labels(model).observe(record.ended_at - record.arrived_at)
         if record.completion_tokens > 1:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Protocol
 
 import msgspec
 
+from ..core.errors import Cancelled, HeadwayError, Internal
 from ..proto.headway.v1 import sampling_pb2
 
 
@@ -32,6 +34,15 @@ class RequestRecord(msgspec.Struct, kw_only=True):
     preemptions: int = 0
     finish_reason: sampling_pb2.FinishReason = sampling_pb2.FINISH_REASON_UNSPECIFIED
     error: str = ""
+
+
+def reason_of(error: BaseException) -> str:
+    """What the record of a request that ended so says."""
+    if isinstance(error, HeadwayError):
+        return error.reason
+    if isinstance(error, asyncio.CancelledError | GeneratorExit):
+        return Cancelled.reason
+    return Internal.reason
 
 
 class RequestObserver(Protocol):

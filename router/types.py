@@ -24,6 +24,7 @@ class ServedModel(msgspec.Struct, frozen=True, kw_only=True):
     default_sampling: SamplingParams
     text_assets: Mapping[str, bytes]
     ready_replicas: int
+    embedding_size: int = 0
 
 
 class EngineRequest(msgspec.Struct, frozen=True, kw_only=True):
@@ -31,7 +32,8 @@ class EngineRequest(msgspec.Struct, frozen=True, kw_only=True):
 
     A public request with n > 1 is n of them that differ in `sequence`. `logprobs` and `prompt_logprobs` are how many of
     the likeliest tokens are wanted beside each token's own, None for nothing. `deadline` is on the clock of the event
-    loop.
+    loop. `pooling` is a Pooling of pooling.proto: unless 0, it asks for an embedding and has `max_new_tokens` 0.
+    `revision` is that of the model which has to run it; any when empty.
     """
 
     request_id: str
@@ -50,6 +52,8 @@ class EngineRequest(msgspec.Struct, frozen=True, kw_only=True):
     prompt_logprobs: int | None = None
     priority: int = 0
     deadline: float | None = None
+    pooling: int = 0
+    revision: str = ""
 
 
 class PlaceLogprobs(msgspec.Struct, frozen=True):
@@ -62,7 +66,8 @@ class TokenChunk(msgspec.Struct, frozen=True, kw_only=True):
     """New tokens of one request. The last chunk of a stream, and only it, has a finish reason.
 
     `logprobs` has a place for each token, when asked for; `prompt_logprobs` one for each prompt token from the second
-    on, in the first chunk.
+    on, in the first chunk. `embedding` is the model's, little-endian float32, when one was asked for: with
+    FINISH_REASON_EMBEDDED, in the only chunk.
     """
 
     token_ids: list[int]
@@ -74,6 +79,7 @@ class TokenChunk(msgspec.Struct, frozen=True, kw_only=True):
     preemptions: int = 0
     logprobs: list[PlaceLogprobs] = []
     prompt_logprobs: list[PlaceLogprobs] = []
+    embedding: bytes = b""
 
 
 class Catalogue(Protocol):
@@ -95,10 +101,10 @@ class Dispatcher(Protocol):
         """Tokens of the request as they come, moved to another replica when its own dies.
 
         Closing the iterator aborts the request on its replica. Raises Unavailable when nobody can take it, Overloaded
-        when queues are full, AlreadyExists for a live request with the same id.
+        when queues are full, AlreadyExists for a live request with the same id and sequence.
         """
         ...
 
     def abort(self, request_id: str) -> bool:
-        """Ends a live request with FINISH_REASON_ABORTED; False when there is none."""
+        """Ends all live sequences of a request with FINISH_REASON_ABORTED; False when there is none."""
         ...

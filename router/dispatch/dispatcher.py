@@ -49,26 +49,28 @@ class FleetDispatcher:
         self._meter = meter or SilentMeter()
         self._placement = Placement(fleet, catalogue, index, policy, self._meter)
         self._patience_s = failover_patience_s
-        self._live: dict[str, LiveRequest] = {}
+        self._live: dict[str, dict[int, LiveRequest]] = {}
 
     @property
     def live_requests(self) -> int:
-        return len(self._live)
+        """Sequences that run, over all requests."""
+        return sum(map(len, self._live.values()))
 
     def abort(self, request_id: str) -> bool:
-        """Ends a live request with FINISH_REASON_ABORTED; False when there is none."""
-        live = self._live.get(request_id)
-        if live is None or live.finished:
-            return False
-        live.finish(sampling_pb2.FINISH_REASON_ABORTED)
-        self._placement.withdraw(live)
-        return True
+        """Ends all live sequences of a request with FINISH_REASON_ABORTED; False when there is none."""
+        running = [live for live in self._live.get(request_id, {}).values() if not live.finished]
+        for live in running:
+            live.finish(sampling_pb2.FINISH_REASON_ABORTED)
+            self._placement.withdraw(live)
+        return bool(running)
 
     async def stream(self, request: EngineRequest) -> AsyncGenerator[TokenChunk]:
         """Tokens of the request as they come (see `router.types.Dispatcher`)."""
-        if request.request_id in self._live:
+        siblings = self._live.get(request.request_id, {})
+        if request.sequence in siblings:
             raise AlreadyExists(f"request {request.request_id!r} is running", field="request_id")
-        live = self._live[request.request_id] = LiveRequest(request)
+        live = siblings[request.sequence] = LiveRequest(request)
+        self._live[request.request_id] = siblings
         try:
             self._placement.place(live)
             while True:
@@ -84,7 +86,9 @@ class FleetDispatcher:
                 else:
                     await self._after_loss(live)
         finally:
-            del self._live[request.request_id]
+            del siblings[request.sequence]
+            if not siblings:
+                del self._live[request.request_id]
             self._placement.withdraw(live)
 
     async def _after_refusal(self, live: LiveRequest, refusal: engine_pb2.Refusal) -> None:
@@ -115,7 +119,7 @@ class FleetDispatcher:
         live.refused_by.clear()
         live.patience_ends = time.monotonic() + self._patience_s
         self._meter.migrated(live.request.model)
-        if len(live.received) >= live.request.max_new_tokens:
+        if live.received and len(live.received) >= live.request.max_new_tokens:
             live.finish(sampling_pb2.FINISH_REASON_LENGTH)
         else:
             await self._place_patiently(live)

@@ -18,6 +18,7 @@ class LiveRequest:
     __slots__ = (
         "_waiter",
         "cached_tokens",
+        "embedding",
         "finish_reason",
         "loss",
         "losses_in_row",
@@ -45,6 +46,7 @@ class LiveRequest:
         self.cached_tokens: int | None = None
         self.finish_reason: sampling_pb2.FinishReason = sampling_pb2.FINISH_REASON_UNSPECIFIED
         self.stop_token_id: int | None = None
+        self.embedding = b""
         self.preemptions = 0
         self.migrations = 0
         self.refusal: engine_pb2.Refusal | None = None
@@ -65,8 +67,9 @@ class LiveRequest:
 
     @property
     def bound_revision(self) -> str:
-        """The model revision that must go on: another one would continue with other tokens. Empty before the first."""
-        return self.revision if self.received else ""
+        """The model revision that must go on: another one would continue with other tokens. Any when empty, as before
+        the first token of a request that names none."""
+        return self.request.revision or (self.revision if self.received else "")
 
     def sent(self, replica_id: str, revision: str, submit_id: int) -> None:
         """It is on its way to this replica."""
@@ -89,6 +92,7 @@ class LiveRequest:
             return
         if output.finish_reason:
             self.finish_reason = output.finish_reason
+            self.embedding = output.embedding
             self.preemptions += output.preemptions
             if output.HasField("stop_token_id"):
                 self.stop_token_id = output.stop_token_id
@@ -132,6 +136,7 @@ class LiveRequest:
             stop_token_id=self.stop_token_id,
             migrations=self.migrations,
             preemptions=self.preemptions,
+            embedding=self.embedding,
         )
 
     def _wake(self) -> None:

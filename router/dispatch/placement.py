@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import time
+from typing import cast
 
 from ...core.blocks import BlockKey, chain_keys, root_key
 from ...core.wire import sampling_to_proto
-from ...proto.headway.v1 import engine_pb2
+from ...proto.headway.v1 import engine_pb2, pooling_pb2
 from ..index import PrefixIndex
 from ..policy import Candidate, Choice, Policy
 from ..replicas import Fleet, FleetCatalogue, Replica
@@ -84,6 +85,7 @@ class Placement:
             cache_root=root_key(_shape(replica)[0], caller_salt=request.cache_salt),
             cache_bypass=request.cache_bypass,
             request_id=request.request_id,
+            pooling=cast("pooling_pb2.Pooling", request.pooling),
         )
         live.sent(replica.replica_id, _shape(replica)[0], choice.submit_id)
         self._fleet.session(replica.replica_id).submit(message, live)

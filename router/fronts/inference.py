@@ -15,8 +15,8 @@ from ..events import Delta, Started
 from ..handler import RequestHandler
 from ..validation.limits import MAX_ABORT_IDS
 from ..validation.request import UserRequest
-from .inference_requests import check_size, from_chat, from_generate, to_messages
-from .inference_responses import delta_response, finished_responses, model_message, started_response
+from .inference_requests import check_size, from_chat, from_embed, from_generate, to_messages
+from .inference_responses import delta_response, embed_response, finished_responses, model_message, started_response
 from .paging import page_of
 
 Context = grpc.aio.ServicerContext[Any, Any]
@@ -61,6 +61,12 @@ class InferenceServicer(inference_pb2_grpc.InferenceServiceServicer):
                 else:
                     for response in finished_responses(event, request_id):
                         yield response
+
+    async def Embed(self, request: inference_pb2.EmbedRequest, context: Context) -> inference_pb2.EmbedResponse:
+        found = await self._handler.embeddings.run(
+            from_embed(request), front="grpc", method="Embed", deadline=_deadline(context)
+        )
+        return await embed_response(found)
 
     async def Tokenize(
         self, request: inference_pb2.TokenizeRequest, context: Context

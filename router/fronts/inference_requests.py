@@ -8,7 +8,8 @@ from google.protobuf.json_format import MessageToDict
 from google.protobuf.message import Message as ProtoMessage
 
 from ...core.errors import InvalidRequest
-from ...proto.headway.v1 import inference_pb2
+from ...proto.headway.v1 import inference_pb2, pooling_pb2
+from ..validation.embedding import POOLINGS, UserEmbedding
 from ..validation.limits import MAX_REQUEST_BYTES
 from ..validation.request import FieldNames, Message, UserRequest
 
@@ -34,6 +35,10 @@ _CHAT = FieldNames(
     {name: f"generate.{path}" for name, path in _NAMES.items()}
     | {"request_id": "generate.request_id", "model": "generate.model"}
 )
+_EMBED = FieldNames({"cache_salt": "cache.salt"})
+_FORM_NAMES = {"text": ".text", "token_ids": ".token_ids.ids", None: ""}
+_POOLING_NAMES: dict[int, str] = {number: name for name, number in POOLINGS.items()}
+_POOLING_NAMES[pooling_pb2.POOLING_UNSPECIFIED] = "last"
 
 
 def from_generate(message: inference_pb2.GenerateRequest) -> UserRequest:
@@ -59,6 +64,34 @@ def from_chat(message: inference_pb2.ChatRequest) -> UserRequest:
         messages=to_messages(message.messages),
         template_args=MessageToDict(message.template_args) if message.HasField("template_args") else {},
     )
+
+
+def from_embed(message: inference_pb2.EmbedRequest) -> UserEmbedding:
+    """Raises InvalidRequest for a message over the size limit; nothing else is checked here."""
+    check_size(message)
+    forms = [prompt.WhichOneof("form") for prompt in message.inputs]
+
+    def name(index: int) -> str:
+        return f"inputs[{index}]{_FORM_NAMES[forms[index]]}"
+
+    return UserEmbedding(
+        names=_EMBED,
+        input_name=name,
+        request_id=message.request_id,
+        model=message.model,
+        inputs=[_input(prompt, form) for prompt, form in zip(message.inputs, forms, strict=True)],
+        pooling=_POOLING_NAMES.get(message.pooling, str(message.pooling)),
+        normalize=message.normalize if message.HasField("normalize") else True,
+        dimensions=message.dimensions if message.HasField("dimensions") else None,
+        cache_salt=message.cache.salt,
+        cache_bypass=message.cache.bypass,
+    )
+
+
+def _input(prompt: inference_pb2.Prompt, form: str | None) -> str | list[int] | None:
+    if form == "text":
+        return prompt.text
+    return None if form is None else list(prompt.token_ids.ids)
 
 
 def to_messages(messages: Any) -> list[Message]:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
+
+import numpy as np
 from google.protobuf.duration_pb2 import Duration
 
 from ...core.wire import sampling_to_proto
 from ...proto.headway.v1 import inference_pb2
+from ..embedding import Embedded
 from ..events import Delta, Finished, Started
 from ..types import ServedModel
 from ..validation.limits import MAX_STOP_STRINGS
@@ -54,19 +58,44 @@ def finished_responses(event: Finished, request_id: str) -> list[inference_pb2.G
     ]
 
 
+async def embed_response(found: Embedded) -> inference_pb2.EmbedResponse:
+    """Gives way to other requests between two vectors: millions of values take a while."""
+    response = inference_pb2.EmbedResponse(
+        request_id=found.request_id,
+        model=found.model,
+        model_revision=found.model_revision,
+        usage=inference_pb2.Usage(
+            prompt_tokens=found.prompt_tokens,
+            cached_tokens=found.cached_tokens,
+            timing=inference_pb2.Timing(
+                time_to_first_token=_duration(found.first_s),
+                total=_duration(found.total_s),
+                migrations=found.migrations,
+                preemptions=found.preemptions,
+            ),
+        ),
+    )
+    for vector in found.vectors:
+        response.embeddings.add().values.extend(np.frombuffer(vector, "<f4").tolist())
+        await asyncio.sleep(0)
+    return response
+
+
 def model_message(model: ServedModel, chat: bool) -> inference_pb2.Model:
     default = sampling_to_proto(model.default_sampling)
     # The seed has no default: the server draws one for each request.
     default.ClearField("seed")
+    features = ["generate", *(["chat"] if chat else []), *(["embed"] if model.embedding_size else [])]
     return inference_pb2.Model(
         name=model.name,
         revision=model.revision,
         max_context_tokens=model.max_context_tokens,
         max_stop_strings=MAX_STOP_STRINGS,
         default_sampling=default,
-        features=["generate", "chat"] if chat else ["generate"],
+        features=features,
         ready_replicas=model.ready_replicas,
         vocab_size=model.vocab_size,
+        embedding_size=model.embedding_size,
     )
 
 

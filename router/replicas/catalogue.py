@@ -89,5 +89,6 @@ def _serve(name: str, members: list[tuple[Replica, Description]]) -> tuple[Serve
         default_sampling=spoken.default_sampling,
         text_assets=spoken.text_assets,
         ready_replicas=len(ready),
+        embedding_size=answer.embedding_size,
     )
     return model, ready

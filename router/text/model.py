@@ -64,6 +64,15 @@ class ModelText:
             return self._encode(text, add_special_tokens)
         return await asyncio.get_running_loop().run_in_executor(threads, self._encode, text, add_special_tokens)
 
+    async def encode_all(self, texts: list[str]) -> list[list[int]]:
+        """Token ids of each text, the model's own first tokens among them."""
+        if sum(map(len, texts)) <= INLINE_CHARACTERS:
+            return self._encode_all(texts)
+        return await asyncio.get_running_loop().run_in_executor(threads, self._encode_all, texts)
+
+    def _encode_all(self, texts: list[str]) -> list[list[int]]:
+        return [found.ids for found in self._tokenizer.encode_batch_fast(texts)]
+
     def _encode(self, text: str, add_special_tokens: bool) -> list[int]:
         # The batch call, unlike `encode`, lets go of the interpreter lock.
         ids: list[int] = self._tokenizer.encode_batch_fast([text], add_special_tokens=add_special_tokens)[0].ids

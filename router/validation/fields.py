@@ -21,8 +21,13 @@ def check_fields(request: UserRequest) -> None:
 
 def _check_identity(request: UserRequest) -> None:
     check_request_id(request.request_id, request.names["request_id"])
-    if len(request.cache_salt) > limits.MAX_CACHE_SALT:
-        raise _too_long(request, "cache_salt", len(request.cache_salt), limits.MAX_CACHE_SALT)
+    check_cache_salt(request.cache_salt, request.names["cache_salt"])
+
+
+def check_cache_salt(salt: str, field: str) -> None:
+    """Salts are hashed for every request: short ones do."""
+    if len(salt) > limits.MAX_CACHE_SALT:
+        raise InvalidRequest(f"{field} has {len(salt)} characters; at most {limits.MAX_CACHE_SALT}", field=field)
 
 
 def check_request_id(request_id: str, field: str) -> None:

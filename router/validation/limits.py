@@ -10,4 +10,7 @@ MAX_STOP_STRINGS = 16
 MAX_STOP_STRING = 256
 MAX_STOP_TOKEN_IDS = 64
 MAX_ABORT_IDS = 1024
+MAX_EMBED_INPUTS = 2048
+MAX_EMBED_TOKENS = 1024 * 1024  # of all inputs of a request
+MAX_EMBED_VALUES = 8 * 1024 * 1024  # of all embeddings of an answer: 32 MiB, half of what a gRPC message may have
 ROLES = ("system", "user", "assistant")

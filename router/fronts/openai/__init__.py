@@ -1,1 +1,1 @@
-"""The OpenAI-style HTTP front: /v1/chat/completions, /v1/completions, /v1/models."""
+"""The OpenAI-style HTTP front: /v1/chat/completions, /v1/completions, /v1/embeddings, /v1/models."""

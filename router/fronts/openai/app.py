@@ -17,6 +17,7 @@ from ....core.errors import HeadwayError, InvalidRequest, NotFound
 from ....core.servers import as_status
 from ...handler import RequestHandler
 from ...types import ServedModel
+from .embeddings import EmbeddingsEndpoint
 from .endpoint import GenerateEndpoint
 from .errors import error_body, error_headers
 from .replies import ChatReply, CompletionReply
@@ -45,6 +46,7 @@ def openai_app(handler: RequestHandler, *, extra_routes: Sequence[BaseRoute] = (
             GenerateEndpoint(handler, read_completion, CompletionReply, "completions"),
             methods=["POST"],
         ),
+        Route("/v1/embeddings", EmbeddingsEndpoint(handler.embeddings), methods=["POST"]),
         Route("/v1/models", list_models, methods=["GET"]),
         Route("/v1/models/{model:path}", get_model, methods=["GET"]),
     ]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import asyncio
+from collections.abc import Coroutine, Sequence
+from typing import Any
 
 from starlette.types import Receive, Scope, Send
 
@@ -81,7 +83,20 @@ async def end_events(send: Send) -> None:
     await send({"type": "http.response.body", "body": b""})
 
 
-async def disconnected(receive: Receive) -> None:
-    """Returns when the client has gone."""
+async def while_connected(work: Coroutine[Any, Any, None], receive: Receive) -> None:
+    """Runs `work` to its end, or cancels it when the client has gone: nobody may keep a replica busy for no one."""
+    respond = asyncio.ensure_future(work)
+    watch = asyncio.ensure_future(_disconnected(receive))
+    try:
+        await asyncio.wait((respond, watch), return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in (watch, respond):
+            task.cancel()
+        _, outcome = await asyncio.gather(watch, respond, return_exceptions=True)
+    if isinstance(outcome, Exception):
+        raise outcome
+
+
+async def _disconnected(receive: Receive) -> None:
     while (await receive())["type"] != "http.disconnect":
         pass

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import uuid
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing
@@ -15,7 +14,7 @@ from ...events import Delta, Event, Finished, Started
 from ...handler import RequestHandler
 from ...validation.fields import check_request_id
 from ...validation.request import UserRequest
-from .asgi import disconnected, end_events, header, read_json_body, send_error, send_event, send_json, start_events
+from .asgi import end_events, header, read_json_body, send_error, send_event, send_json, start_events, while_connected
 from .errors import error_body
 from .replies import Reply
 from .requests import Wanted
@@ -41,23 +40,13 @@ class GenerateEndpoint:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         headers: list[tuple[bytes, bytes]] = []
         try:
-            request_id = _request_id(scope)
+            request_id = request_id_of(scope)
             headers.append((REQUEST_ID.encode(), request_id.encode()))
             request, wanted = await self._read(await read_json_body(scope, receive), request_id)
         except Exception as error:
             await send_error(send, error, headers)
             return
-        respond = asyncio.ensure_future(self._respond(request, wanted, send, headers))
-        watch = asyncio.ensure_future(disconnected(receive))
-        try:
-            await asyncio.wait((respond, watch), return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            # Whichever is left: a client that has gone must not keep a replica busy.
-            for task in (watch, respond):
-                task.cancel()
-            _, outcome = await asyncio.gather(watch, respond, return_exceptions=True)
-        if isinstance(outcome, Exception):
-            raise outcome
+        await while_connected(self._respond(request, wanted, send, headers), receive)
 
     async def _respond(
         self, request: UserRequest, wanted: Wanted, send: Send, headers: list[tuple[bytes, bytes]]
@@ -106,7 +95,7 @@ class GenerateEndpoint:
         await end_events(send)
 
 
-def _request_id(scope: Scope) -> str:
+def request_id_of(scope: Scope) -> str:
     """The caller's id, checked before it goes into a header of ours, or a new one."""
     given = header(scope, REQUEST_ID.encode())
     check_request_id(given, REQUEST_ID)
