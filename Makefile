@@ -34,7 +34,7 @@ down: install ## Stop the local cluster
 	@$(BIN)/headway down
 
 test: install-dev dashboard ## Run all tests (ARGS="-k name")
-	@$(BIN)/pytest $(ARGS)
+	@$(BIN)/python -m tools.run_tests $(ARGS)
 
 lint: install-dev ## Formatting, style, layers, protos and types
 	@$(BIN)/ruff format --check .
