@@ -37,6 +37,7 @@ class Engine:
         self._stopping = False
         self._working = False
         self._progress_at = time.monotonic()
+        self._plan_at = time.monotonic()
         self._totals = {"requests": 0, "prompt_tokens": 0, "output_tokens": 0, "aborts": 0}
         self._new_report()
 
@@ -52,10 +53,11 @@ class Engine:
             self._progress_at = time.monotonic()
             if self._scheduler.busy:
                 self._step()
-            elif told:
-                self._report()
             else:
-                self.ping()
+                if told:
+                    self._report()
+                if not self._stopping and self._ping_due_in() <= 0:
+                    self.ping()
             self._progress_at = time.monotonic()
             self._working = self._scheduler.busy
 
@@ -63,6 +65,11 @@ class Engine:
         """An empty plan through every rank: health covers them all, also when there is nothing to do."""
         plan = self._scheduler.schedule()
         self._scheduler.update(self._run_step(plan))
+        self._plan_at = time.monotonic()
+
+    def _ping_due_in(self) -> float:
+        """Seconds. Counted from the last plan, so that commands which give the ranks nothing to do put no ping off."""
+        return self._plan_at + PING_INTERVAL_S - time.monotonic()
 
     def figures(self) -> Figures:
         """The load now. Only for the loop's thread."""
@@ -89,6 +96,7 @@ class Engine:
         started = time.perf_counter()
         plan = self._scheduler.schedule()
         result = self._run_step(plan)
+        self._plan_at = time.monotonic()
         for outcome in self._scheduler.update(result):
             self._take(outcome)
         self._report()
@@ -126,7 +134,7 @@ class Engine:
         told = False
         try:
             if block:
-                self._handle(self.inbox.get(timeout=PING_INTERVAL_S))
+                self._handle(self.inbox.get(timeout=max(0.0, self._ping_due_in())))
                 told = True
             while True:
                 self._handle(self.inbox.get_nowait())

@@ -1,0 +1,38 @@
+"""The engine's loop keeps asking its ranks for a sign of life."""
+
+import time
+
+import pytest
+
+from headway.core.errors import Unavailable
+from headway.worker.engine import loop
+from headway.worker.engine.commands import Refuse, Stop
+from headway.worker.engine.reports import StepReport
+from headway.worker.pages import PagePool
+from headway.worker.plan import StepPlan, StepResult
+from headway.worker.scheduler import Limits, Scheduler
+
+LIMITS = Limits(
+    page_size=4, total_pages=4, max_context_tokens=16, max_sequences=1, token_budget=4, max_waiting=1, vocab_size=8
+)
+
+
+def test_commands_that_make_no_step_put_no_ping_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(loop, "PING_INTERVAL_S", 0.05)
+    give_up_at = time.monotonic() + 10
+    plans: list[StepPlan] = []
+
+    def run_step(plan: StepPlan) -> StepResult:
+        plans.append(plan)
+        engine.inbox.put(Stop())
+        return StepResult(plan.step, [])
+
+    def publish(report: StepReport) -> None:
+        """The next refusal is there before the loop can be idle."""
+        late = time.monotonic() > give_up_at
+        engine.inbox.put(Stop() if late else Refuse(session=0, id=1, error=Unavailable("no")))
+
+    engine = loop.Engine(Scheduler(LIMITS, PagePool(4, 4)), run_step, publish)
+    engine.inbox.put(Refuse(session=0, id=1, error=Unavailable("no")))
+    engine.run()
+    assert [(plan.added, plan.work) for plan in plans] == [([], [])]
