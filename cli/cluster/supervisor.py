@@ -53,9 +53,13 @@ class Supervisor:
         self._document: ClusterDocument | None = None
         self._write_next = 0.0
         self._signals = 0
+        self._signal = signal.SIGHUP
 
     def run(self) -> int:
-        """Until a signal (0) or a failure (1). Whatever happens, nothing of the cluster is left."""
+        """Until a signal (0, or 128 and its number before the cluster served) or a failure (1).
+
+        Whatever happens, nothing of the cluster is left.
+        """
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             signal.signal(number, self._on_signal)
         try:
@@ -87,7 +91,8 @@ class Supervisor:
             reaper.wait()
         if failure is not None:
             self._tell(failure)
-        return 0 if failure is None else 1
+            return 1
+        return 0 if self._document is not None else 128 + self._signal
 
     def _tell(self, event: Event) -> None:
         """Says it. When nobody can hear any more, because the terminal is gone, that is a signal to stop."""
@@ -98,6 +103,7 @@ class Supervisor:
 
     def _on_signal(self, number: int, frame: Any) -> None:
         self._signals += 1
+        self._signal = signal.Signals(number)
 
     @property
     def _stopping(self) -> bool:

@@ -143,7 +143,7 @@ def test_a_start_ends_at_once(tmp_path: Path, terminal: str) -> None:
             family = descendants(up.pid)
             os.kill(children[0], signal.SIGSTOP)
             up.send_signal(signal.SIGINT)
-            assert up.wait(60) == 0
+            assert up.wait(60) == 128 + signal.SIGINT
         finally:
             up.kill()
     assert left_behind(family) == []
