@@ -12,6 +12,7 @@ import msgspec
 from ..core.errors import ConfigError
 from ..core.specs import EngineSpec
 from ..demo import DEMO_DIR
+from ..worker.group import check_group
 from .state import ModelSpec
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
@@ -81,7 +82,7 @@ def _model(options: argparse.Namespace) -> ModelSpec:
         dtype=options.dtype,
         engine=EngineSpec(**engine),
     )
-    model.group(f"{name}-0", host=options.group_host, controller_address="").check()
+    check_group(model.group(f"{name}-0", host=options.group_host, controller_address=""))
     return model
 
 

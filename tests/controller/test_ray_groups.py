@@ -24,7 +24,9 @@ class ControllerProcess:
     """`python -m headway.controller` and what it announced."""
 
     def __init__(self, log: Path, *arguments: str) -> None:
-        command = [sys.executable, "-m", "headway.controller", "--announce", *arguments]
+        # Tied to us: what it started must not outlive a test run that is killed.
+        tether = [sys.executable, "-m", "headway.cli.cluster.tether", str(os.getpid())]
+        command = [*tether, "headway.controller", "--announce", *arguments]
         environment = {**os.environ, "HEADWAY_LOG_DIR": str(log.parent)}
         self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log.open("wb"), env=environment)
         assert self.process.stdout is not None
@@ -131,6 +133,7 @@ def test_a_bad_checkpoint_is_stopped_with_its_reason(tmp_path: Path) -> None:
     [
         (("--model", "/nowhere"), "/nowhere"),
         (("--tp", "0"), "tp"),
+        (("--tp", "3"), "tp can be 1, 2"),
         (("--page-size", "12"), "page_size"),
         (("--model-name", "a b"), "'a b'"),
     ],

@@ -81,7 +81,7 @@ def test_a_signal_in_the_foreground_takes_everything_down(tmp_path: Path, signal
     ("arguments", "words"),
     [
         (("--model", "/nowhere"), ["/nowhere"]),
-        (("--tp", "3"), ["tp", "3"]),
+        (("--tp", "3"), ["tp = 3", "tp can be 1, 2"]),
         (("--tp", "0"), ["tp"]),
     ],
 )

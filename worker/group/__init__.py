@@ -8,6 +8,15 @@ from .errors import GroupFailed
 from .group import WorkerGroup
 from .launcher import RankHandle, RankLauncher, SubprocessLauncher
 from .rank import run_rank
-from .spec import RankSpec
+from .spec import RankSpec, check_group
 
-__all__ = ["GroupFailed", "RankHandle", "RankLauncher", "RankSpec", "SubprocessLauncher", "WorkerGroup", "run_rank"]
+__all__ = [
+    "GroupFailed",
+    "RankHandle",
+    "RankLauncher",
+    "RankSpec",
+    "SubprocessLauncher",
+    "WorkerGroup",
+    "check_group",
+    "run_rank",
+]

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import msgspec
 
 from ...core.specs import GroupSpec
+from ..model.config import read_config
+from ..model.split import split_model
+from ..parallel.topology import Topology
 
 
 class RankSpec(msgspec.Struct, frozen=True, kw_only=True):
@@ -27,3 +32,9 @@ class RankSpec(msgspec.Struct, frozen=True, kw_only=True):
     @staticmethod
     def decode(data: bytes) -> RankSpec:
         return msgspec.json.decode(data, type=RankSpec)
+
+
+def check_group(group: GroupSpec) -> None:
+    """Reads config.json, no weights, and needs no torch. Raises ConfigError when no rank could hold its part of it."""
+    group.check()
+    split_model(read_config(Path(group.model_path)), Topology(0, group.tp, group.pp))
