@@ -56,17 +56,17 @@ def test_distribution_does_not_stick_to_a_seed() -> None:
 
 
 def test_noise_is_gumbel() -> None:
-    noise = gumbel_for_all(torch.arange(50), torch.arange(50), 4000).double()
+    noise = gumbel_for_all(torch.arange(50), torch.arange(50) % 3, torch.arange(50), 4000).double()
     assert bool(noise.isfinite().all())
     assert abs(float(noise.mean()) - 0.5772) < 0.01
     assert abs(float(noise.var()) - np.pi**2 / 6) < 0.02
 
 
 def test_noise_of_candidates_is_the_noise_of_all() -> None:
-    seeds, positions = torch.tensor([5, -1]), torch.tensor([0, 2**31 - 1])
-    whole = gumbel_for_all(seeds, positions, 1001)
+    keys = torch.tensor([5, -1]), torch.tensor([0, 2**32 - 1]), torch.tensor([0, 2**31 - 1])
+    whole = gumbel_for_all(*keys, 1001)
     ids = torch.tensor([[0, 1, 2, 3, 1000, 517], [999, 4, 3, 2, 1, 0]])
-    found = gumbel(seeds.repeat_interleave(6), positions.repeat_interleave(6), ids.flatten())
+    found = gumbel(*(key.repeat_interleave(6) for key in keys), ids.flatten())
     assert torch.equal(found.view(2, 6), whole.gather(-1, ids))
 
 
@@ -126,10 +126,13 @@ def test_greedy_takes_the_first_of_equals() -> None:
     assert sampler.sample(torch.tensor([[1.0, 3.0, 3.0, 2.0]]), [2], [1]) == [1]
 
 
-def test_every_bit_of_a_seed_and_of_a_position_counts() -> None:
+def test_every_bit_of_a_seed_a_sequence_and_a_position_counts() -> None:
     seeds = torch.tensor([0, *(1 << bit for bit in range(63)), -(1 << 63)])
-    noise = gumbel_for_all(seeds, torch.zeros_like(seeds), 8)
+    none = torch.zeros_like(seeds)
+    noise = gumbel_for_all(seeds, none, none, 8)
     assert len({tuple(row) for row in noise.tolist()}) == len(seeds)
     places = torch.tensor([0, *(1 << bit for bit in range(32))])
-    noise = gumbel_for_all(torch.zeros_like(places), places, 8)
-    assert len({tuple(row) for row in noise.tolist()}) == len(places)
+    none = torch.zeros_like(places)
+    noise = gumbel_for_all(none, none, places, 8).tolist()
+    noise += gumbel_for_all(none[:-1], places[:-1], none[:-1], 8).tolist()[1:]
+    assert len({tuple(row) for row in noise}) == 2 * len(places) - 2

@@ -98,8 +98,7 @@ class Runner:
         for row in plan.freed:
             sampler.free(row)
         for added in plan.added:
-            sampler.add(
-                added.row, added.sampling, np.frombuffer(added.tokens, "<u4").astype(np.int64), added.prompt_tokens
-            )
+            tokens = np.frombuffer(added.tokens, "<u4").astype(np.int64)
+            sampler.add(added.row, added.sampling, tokens, added.prompt_tokens, added.sequence, added.rules)
         for row, token in plan.appended:
             sampler.append(row, token)

@@ -1,8 +1,8 @@
 """Chooses the next token of each sampled row.
 
-Order, as in vLLM: the masks of grammars, penalties, temperature, min-p, top-k, top-p, then the draw. The draw is
-Gumbel-max with noise keyed by (seed, position, token id): neither the other rows of the batch, nor preemption, nor a
-move to another replica changes it. Greedy rows skip temperature and what follows.
+Order, as in vLLM: the masks of grammars, rules over ids, penalties, temperature, min-p, top-k, top-p, then the draw.
+The draw is Gumbel-max with noise keyed by (seed, sequence, position, token id): neither the other rows of the batch,
+nor preemption, nor a move to another replica changes it. Greedy rows skip temperature and what follows.
 """
 
 from __future__ import annotations
@@ -14,43 +14,61 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from ...core.constraints import TokenRules
 from ...core.sampling import SamplingParams
-from ..plan import NONE_ALLOWED, NOT_A_NUMBER
+from ..plan import NO_RULES, NONE_ALLOWED, NOT_A_NUMBER
 from .filters import least_kept, min_p_floor
 from .masks import apply_masks
 from .noise import gumbel, gumbel_for_all
 from .penalties import PenaltyCounts, penalize
+from .rules import RowRules, apply_rules
 
 Int64 = npt.NDArray[np.int64]
 LEAST_TEMPERATURE = 1e-6  # below it scores would leave float32; it is as good as greedy by far
 
 
 class Sampler:
-    """Sampling parameters of the live rows, and the penalty counts of those which need them."""
+    """Sampling parameters of the live rows, and the penalty counts and rules of those which have them."""
 
     def __init__(self, vocab_size: int, device: torch.device) -> None:
         self.vocab_size = vocab_size
         self.device = device
         self._params: dict[int, SamplingParams] = {}
+        self._sequences: dict[int, int] = {}
         self._counts: dict[int, PenaltyCounts] = {}
+        self._rules: dict[int, RowRules] = {}
 
-    def add(self, row: int, params: SamplingParams, tokens: Int64, prompt_tokens: int) -> None:
+    def add(
+        self,
+        row: int,
+        params: SamplingParams,
+        tokens: Int64,
+        prompt_tokens: int,
+        sequence: int = 0,
+        rules: TokenRules = NO_RULES,
+    ) -> None:
         """A row enters with the tokens known so far."""
         self._params[row] = params
+        self._sequences[row] = sequence
+        if rules:
+            self._rules[row] = RowRules(rules, self.vocab_size, tokens[prompt_tokens:])
         if params.penalized:
             self._counts[row] = PenaltyCounts(self.vocab_size, self.device)
             self._counts[row].count(tokens, prompt_tokens)
 
     def append(self, row: int, token: int) -> None:
         """A row goes on with an output token."""
-        counts = self._counts.get(row)
+        counts, rules = self._counts.get(row), self._rules.get(row)
         if counts is not None:
             counts.count(np.array([token], np.int64), 0)
+        if rules is not None:
+            rules.append(token)
 
     def free(self, row: int) -> None:
         """A row leaves."""
-        del self._params[row]
+        del self._params[row], self._sequences[row]
         self._counts.pop(row, None)
+        self._rules.pop(row, None)
 
     def sample(
         self, logits: Tensor, rows: list[int], positions: list[int], masks: Sequence[tuple[int, bytes]] = ()
@@ -62,6 +80,9 @@ class Sampler:
         """
         if masks:
             apply_masks(logits, [rows.index(row) for row, _ in masks], [mask for _, mask in masks])
+        if self._rules:
+            ruled = [index for index, row in enumerate(rows) if row in self._rules]
+            apply_rules(logits, ruled, [self._rules[rows[index]] for index in ruled])
         params = [self._params[row] for row in rows]
         penalized = [index for index, row in enumerate(rows) if row in self._counts]
         if penalized:
@@ -70,34 +91,34 @@ class Sampler:
             logits[penalized] = part
         drawn = [index for index, row in enumerate(params) if not row.greedy]
         if len(drawn) == len(rows):
-            return self._draw(logits, params, positions)
+            return self._draw(logits, rows, positions)
         likeliest = _argmax(logits)
         tokens = _checked(likeliest, logits.gather(-1, likeliest.unsqueeze(-1)))
         if drawn:
-            chosen = self._draw(
-                logits[drawn], [params[index] for index in drawn], [positions[index] for index in drawn]
-            )
+            chosen = self._draw(logits[drawn], [rows[index] for index in drawn], [positions[index] for index in drawn])
             for index, token in zip(drawn, chosen, strict=True):
                 tokens[index] = token
         return tokens
 
-    def _draw(self, logits: Tensor, params: list[SamplingParams], positions: list[int]) -> list[int]:
+    def _draw(self, logits: Tensor, rows: list[int], positions: list[int]) -> list[int]:
         """Draws for rows that are not greedy."""
+        params = [self._params[row] for row in rows]
+        sequences = self._integers([self._sequences[row] for row in rows])
         temperatures = self._floats([max(row.temperature, LEAST_TEMPERATURE) for row in params]).unsqueeze(-1)
         best = logits.amax(-1, keepdim=True)
         scores = (logits - best).div_(temperatures)
-        seeds, places = self._seeds(params), self._integers(positions)
+        noise = (self._seeds(params), sequences, self._integers(positions))
         floor = self._floor(scores, params)
         if floor is None:
-            return _checked(_argmax(gumbel_for_all(seeds, places, self.vocab_size).add_(scores)), best)
+            return _checked(_argmax(gumbel_for_all(*noise, self.vocab_size).add_(scores)), best)
         out = scores < floor
         kept = out.numel() - int(out.sum())
         if kept * 4 >= out.numel():  # each token by itself costs as much as the four of a block
-            noisy = gumbel_for_all(seeds, places, self.vocab_size).add_(scores).masked_fill_(out, -torch.inf)
+            noisy = gumbel_for_all(*noise, self.vocab_size).add_(scores).masked_fill_(out, -torch.inf)
             return _checked(_argmax(noisy), best)
-        rows, token_ids = out.logical_not_().nonzero(as_tuple=True)
-        noisy = gumbel(seeds[rows], places[rows], token_ids).add_(scores[rows, token_ids])
-        return _checked(_argmax(torch.full_like(scores, -torch.inf).index_put_((rows, token_ids), noisy)), best)
+        at, token_ids = out.logical_not_().nonzero(as_tuple=True)
+        noisy = gumbel(noise[0][at], noise[1][at], noise[2][at], token_ids).add_(scores[at, token_ids])
+        return _checked(_argmax(torch.full_like(scores, -torch.inf).index_put_((at, token_ids), noisy)), best)
 
     def _floor(self, scores: Tensor, params: list[SamplingParams]) -> Tensor | None:
         """The least score that each row's filters keep, [rows, 1]; None when no row has filters."""
