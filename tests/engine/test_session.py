@@ -6,6 +6,7 @@ from itertools import pairwise
 import grpc
 import pytest
 from engine_client import ROOT, EngineSession, channel_to
+from google.protobuf.duration_pb2 import Duration
 
 from headway.core.blocks import chain_keys, split_keys
 from headway.core.sampling import SamplingParams
@@ -175,12 +176,34 @@ async def test_slow_reader_gets_merged_reports_and_holds_up_nobody(worker, sessi
         ({"cache_root": b"short"}, grpc.StatusCode.INVALID_ARGUMENT, "cache_root"),
         ({"sampling": SamplingParams(temperature=float("nan"))}, grpc.StatusCode.INVALID_ARGUMENT, "temperature"),
         ({"sampling": SamplingParams(top_p=0.0)}, grpc.StatusCode.INVALID_ARGUMENT, "top_p"),
+        *(
+            ({name: value}, grpc.StatusCode.INVALID_ARGUMENT, name)
+            for name, value in [
+                ("stop_token_ids", [10**6]),
+                ("eos_token_ids", [10**6]),
+                ("sequence", 64),
+                ("min_new_tokens", 6),
+                ("logit_bias", {5: float("nan")}),
+                ("logit_bias", {5: float("-inf")}),
+                ("logit_bias", {5: 100.5}),
+                ("logit_bias", {10**6: 1.0}),
+                ("allowed_token_ids", [4, 10**6]),
+                ("bad_words", [engine_pb2.TokenSequence()]),
+                ("bad_words", [engine_pb2.TokenSequence(ids=[4, 10**6])]),
+                ("logprobs", 21),
+                ("prompt_logprobs", 21),
+                ("priority", -1001),
+                ("time_left", Duration(seconds=-1)),
+            ]
+        ),
+        ({"prompt_logprobs": 0, "delivered": 2}, grpc.StatusCode.INVALID_ARGUMENT, "prompt_logprobs"),
     ],
 )
 async def test_refuses_what_it_cannot_hold(worker, session_to, change, code, names):
     async with session_to(worker) as session:
         stream = await session.generate(**{"token_ids": prompt(12)[:9], "max_new_tokens": 5, **change})
         assert stream.refusal.code == code.value[0] and names in stream.refusal.message
+        assert stream.refusal.field
         assert (await session.generate(prompt(12), 3)).refusal is None
 
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from array import array
 from collections.abc import Collection
 
 from ...core.blocks import BlockKey, chain_keys
+from ...core.constraints import TokenRules
 from ...core.sampling import SamplingParams
+from ..plan import NO_RULES
 
 NO_ROW = -1
 
@@ -23,18 +26,24 @@ class Request:
         "cached_tokens",
         "committed",
         "computed",
+        "deadline",
         "eos_token_ids",
         "first_output_sent",
         "id",
         "keys",
+        "logprobs",
         "max_new_tokens",
         "pages",
         "preemptions",
         "prefill_end",
+        "priority",
+        "prompt_logprobs",
         "prompt_tokens",
         "root",
         "row",
+        "rules",
         "sampling",
+        "sequence",
         "session",
         "stop_token_ids",
         "tokens",
@@ -55,6 +64,12 @@ class Request:
         eos_token_ids: Collection[int] = (),
         stop_token_ids: Collection[int] = (),
         cache_bypass: bool = False,
+        sequence: int = 0,
+        rules: TokenRules = NO_RULES,
+        logprobs: int = -1,
+        prompt_logprobs: int = -1,
+        priority: int = 0,
+        deadline: float = math.inf,
     ) -> None:
         assert tokens.itemsize == 4, "token ids travel as u32"
         self.session = session
@@ -68,6 +83,12 @@ class Request:
         self.eos_token_ids = frozenset(eos_token_ids)
         self.stop_token_ids = frozenset(stop_token_ids)
         self.cache_bypass = cache_bypass
+        self.sequence = sequence
+        self.rules = rules
+        self.logprobs = logprobs
+        self.prompt_logprobs = prompt_logprobs
+        self.priority = priority
+        self.deadline = deadline
         self.row = NO_ROW
         self.pages: list[int] = []
         self.computed = 0

@@ -149,6 +149,10 @@ class Scheduler:
                     request.computed,
                     hits,
                     request.sampling,
+                    request.sequence,
+                    request.rules,
+                    request.logprobs,
+                    request.prompt_logprobs,
                 )
             )
             count = min(request.remaining, shares.budget)

@@ -10,6 +10,7 @@ from ...core.sampling import BOUNDS, SamplingParams
 from ...core.wire import sampling_from_proto
 from ...proto.headway.v1 import engine_pb2
 from ..scheduler import Limits, Request
+from .constraints import check_ids, deadline_from, logprobs_from, priority_from, rules_from, sequence_from
 
 
 def request_from(message: engine_pb2.Submit, session: int, limits: Limits) -> Request:
@@ -33,11 +34,9 @@ def request_from(message: engine_pb2.Submit, session: int, limits: Limits) -> Re
     limits.check_fits(prompt_tokens, message.max_new_tokens)
     if len(message.cache_root) != KEY_BYTES:
         raise InvalidRequest(f"cache_root must be {KEY_BYTES} bytes, got {len(message.cache_root)}", field="cache_root")
+    check_ids("token_ids", message.token_ids, limits.vocab_size)
     tokens = array("I", message.token_ids)
-    if max(tokens) >= limits.vocab_size:
-        raise InvalidRequest(
-            f"token_ids must be below the vocabulary's {limits.vocab_size}, got {max(tokens)}", field="token_ids"
-        )
+    logprobs, prompt_logprobs = logprobs_from(message)
     return Request(
         session=session,
         id=message.id,
@@ -50,6 +49,12 @@ def request_from(message: engine_pb2.Submit, session: int, limits: Limits) -> Re
         eos_token_ids=message.eos_token_ids,
         stop_token_ids=message.stop_token_ids,
         cache_bypass=message.cache_bypass,
+        sequence=sequence_from(message),
+        rules=rules_from(message, limits.vocab_size),
+        logprobs=logprobs,
+        prompt_logprobs=prompt_logprobs,
+        priority=priority_from(message),
+        deadline=deadline_from(message),
     )
 
 
