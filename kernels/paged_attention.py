@@ -8,19 +8,23 @@ slot that does not belong to the row: what a former owner left in a page, be it 
 
 On CPU a decode row is padded to a length that follows from its own alone, and shares a call only with rows padded
 alike. Sums are then taken in the same order, and the row's result has the same bits, whoever else is in the batch.
+
+With a window, a query sees only the newest keys, its own included, and slots of tokens before the first query's window
+are not read. Their pages stay with the row all the same: other layers may see all of the context, and a page holds its
+tokens for all layers.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 CPU_GROUP_TOKENS = 1024  # keys gathered for one call should stay in the second-level cache
+CAPPED_SCORES = 1 << 23  # scores held at once where they are capped
 CPU_PADDING = 16  # lanes of a vector of float32, which the order of summation depends on
 
 
@@ -31,7 +35,7 @@ class RowGroup:
     start: int  # first query token
     rows: int
     queries: int  # of each row
-    context: int  # padded length
+    context: int  # padded number of keys
     slots: Tensor  # [rows * context] int64
     mask: Tensor | None  # additive, broadcast over heads: [rows, 1, 1, context] or [queries, context]
 
@@ -51,8 +55,9 @@ def plan_attention(
     *,
     device: torch.device,
     dtype: torch.dtype,
+    window: int | None = None,
 ) -> AttentionBatch:
-    """Prepares `paged_attention` for one step.
+    """Prepares `paged_attention` for one step of the layers that see `window` keys, or all when it is None.
 
     Row r has `query_counts[r]` queries, the last of its `context_lengths[r]` tokens, in the pages
     `block_tables[r]` ([rows, width] int32 on the CPU; entries past the context are not read). Decode rows (one query)
@@ -64,11 +69,12 @@ def plan_attention(
     while first < len(query_counts):
         queries, last = query_counts[first], first + 1
         if queries > 1:
-            made = [_chunk(token, queries, context_lengths[first], block_tables[first:last], page_size, dtype)]
+            made = [_chunk(token, queries, context_lengths[first], block_tables[first:last], page_size, dtype, window)]
         else:
             while last < len(query_counts) and query_counts[last] == 1:
                 last += 1
-            made = _decode(token, context_lengths[first:last], block_tables[first:last], page_size, dtype, on_cpu)
+            lengths = context_lengths[first:last]
+            made = _decode(token, lengths, block_tables[first:last], page_size, dtype, on_cpu, window)
         groups += made if on_cpu else [_moved(group, device) for group in made]
         first, token = last, token + queries * (last - first)
     return AttentionBatch(tuple(groups))
@@ -86,11 +92,16 @@ def _padded(length: int) -> int:
     return -(-length // step) * step
 
 
-@lru_cache(maxsize=256)
+_known_places: dict[int, tuple[Tensor, Tensor]] = {}  # by page size, for as many tokens as were ever asked for
+
+
 def _places(context: int, page_size: int) -> tuple[Tensor, Tensor]:
     """Page and offset in the page of the first `context` tokens of any row, each [context] int64."""
-    tokens = torch.arange(context)
-    return tokens // page_size, tokens % page_size
+    known = _known_places.get(page_size)
+    if known is None or known[0].shape[0] < context:
+        tokens = torch.arange(1 << (context - 1).bit_length())
+        known = _known_places[page_size] = tokens // page_size, tokens % page_size
+    return known[0][:context], known[1][:context]
 
 
 def _slots_of(table: Tensor, context: int, page_size: int) -> Tensor:
@@ -104,54 +115,85 @@ def _slots_of(table: Tensor, context: int, page_size: int) -> Tensor:
     return table.index_select(1, pages).to(torch.int64).mul_(page_size).add_(offsets)
 
 
+def _slots_from(table: Tensor, starts: Tensor, context: int, page_size: int) -> Tensor:
+    """As `_slots_of`, for the `context` tokens from `starts` ([rows, 1] int64) on."""
+    tokens = starts + _places(context, 1)[0]
+    pages = (tokens // page_size).clamp_(max=table.shape[1] - 1)
+    return table.gather(1, pages).to(torch.int64).mul_(page_size).add_(tokens % page_size)
+
+
 def _decode(
-    token: int, lengths: Sequence[int], table: Tensor, page_size: int, dtype: torch.dtype, on_cpu: bool
+    token: int,
+    lengths: Sequence[int],
+    table: Tensor,
+    page_size: int,
+    dtype: torch.dtype,
+    on_cpu: bool,
+    window: int | None,
 ) -> list[RowGroup]:
     """Groups of decode rows that follow each other: on CPU those padded alike, elsewhere all in one."""
-    padded = [_padded(length) for length in lengths] if on_cpu else [max(lengths)] * len(lengths)
+    seen = lengths if window is None else [min(length, window) for length in lengths]
+    padded = [_padded(length) for length in seen] if on_cpu else [max(seen)] * len(seen)
     longest = max(padded)
-    slots = _slots_of(table, longest, page_size)
+    if window is None or window >= max(lengths):
+        slots = _slots_of(table, longest, page_size)
+    else:
+        starts = torch.tensor([max(0, length - window) for length in lengths]).unsqueeze(-1)
+        slots = _slots_from(table, starts, longest, page_size)
     mask = None
-    if min(lengths) < longest:
-        valid = _places(longest, 1)[0] < torch.tensor(lengths).unsqueeze(-1)
-        # Padding points at the row's own first token: written memory of its own, and its weight is exactly zero.
+    if min(seen) < longest:
+        valid = _places(longest, 1)[0] < torch.tensor(seen).unsqueeze(-1)
+        # Padding points at the first token that the row sees: memory of its own, and its weight is exactly zero.
         slots = torch.where(valid, slots, slots[:, :1])
         mask = torch.where(valid, 0.0, -torch.inf).to(dtype)[:, None, None, :]
     groups, first = [], 0
-    while first < len(lengths):
+    while first < len(seen):
         context, last = padded[first], first + 1
-        most = max(1, CPU_GROUP_TOKENS // context) if on_cpu else len(lengths)
-        while last < len(lengths) and padded[last] == context and last - first < most:
+        most = max(1, CPU_GROUP_TOKENS // context) if on_cpu else len(seen)
+        while last < len(seen) and padded[last] == context and last - first < most:
             last += 1
-        full = mask is None or min(lengths[first:last]) == context
+        full = mask is None or min(seen[first:last]) == context
         shown = None if full or mask is None else mask[first:last, ..., :context]
         groups.append(RowGroup(token + first, last - first, 1, context, slots[first:last, :context].reshape(-1), shown))
         first = last
     return groups
 
 
-def _chunk(token: int, queries: int, context: int, table: Tensor, page_size: int, dtype: torch.dtype) -> RowGroup:
-    """A row with several queries: a prompt, or a part of one."""
-    slots = _slots_of(table, context, page_size).reshape(-1)
+def _chunk(
+    token: int, queries: int, context: int, table: Tensor, page_size: int, dtype: torch.dtype, window: int | None
+) -> RowGroup:
+    """A row with several queries: a prompt, or a part of one. Keys begin with the first that the first query sees."""
+    window = context if window is None else window
+    start = max(0, context - queries + 1 - window)
+    keys = context - start
+    if start:
+        slots = _slots_from(table, torch.tensor([[start]]), keys, page_size).reshape(-1)
+    else:
+        slots = _slots_of(table, keys, page_size).reshape(-1)
     mask = None
-    if queries < context:  # a whole prompt is plainly causal; a chunk sees its prefix too
-        mask = torch.full((queries, context), -torch.inf, dtype=dtype).triu_(context - queries + 1)
-    return RowGroup(token, 1, queries, context, slots, mask)
+    if queries < keys or window < keys:  # a whole prompt is plainly causal; a chunk sees its prefix too
+        mask = torch.full((queries, keys), -torch.inf, dtype=dtype).triu_(keys - queries + 1)
+        if window < keys:
+            mask += torch.full((queries, keys), -torch.inf, dtype=dtype).tril_(keys - queries - window)
+    return RowGroup(token, 1, queries, keys, slots, mask)
 
 
 def paged_attention(
-    query: Tensor, key_cache: Tensor, value_cache: Tensor, batch: AttentionBatch, scale: float
+    query: Tensor, key_cache: Tensor, value_cache: Tensor, batch: AttentionBatch, scale: float, softcap: float = 0.0
 ) -> Tensor:
-    """Causal attention of each query over its row's context.
+    """Causal attention of each query over its row's context, or the window of it that `batch` was planned for.
 
     query: [tokens, heads, head_dim]; caches: [pages, page_size, kv_heads, head_dim], contiguous, of the same dtype;
-    heads is a multiple of kv_heads. Returns [tokens, heads * head_dim].
+    heads is a multiple of kv_heads. Scores become softcap * tanh(score / softcap) where `softcap` is above 0 (Gemma 2).
+    Returns [tokens, heads * head_dim].
     """
-    outputs = [_attend(query, key_cache, value_cache, group, scale) for group in batch.groups]
+    outputs = [_attend(query, key_cache, value_cache, group, scale, softcap) for group in batch.groups]
     return outputs[0] if len(outputs) == 1 else torch.cat(outputs)
 
 
-def _attend(query: Tensor, key_cache: Tensor, value_cache: Tensor, group: RowGroup, scale: float) -> Tensor:
+def _attend(
+    query: Tensor, key_cache: Tensor, value_cache: Tensor, group: RowGroup, scale: float, softcap: float
+) -> Tensor:
     heads, head_dim = query.shape[1:]
     kv_heads = key_cache.shape[2]
     shared = heads // kv_heads
@@ -164,8 +206,12 @@ def _attend(query: Tensor, key_cache: Tensor, value_cache: Tensor, group: RowGro
         key = key.view(rows, context, kv_heads, head_dim).transpose(1, 2)
         value = value.view(rows, context, kv_heads, head_dim).transpose(1, 2)
         part = part.view(rows, kv_heads, shared, head_dim)
+        if softcap:
+            return _capped(part, key, value, group.mask, scale, softcap).reshape(rows, heads * head_dim)
         out = F.scaled_dot_product_attention(part, key, value, attn_mask=group.mask, scale=scale)
         return out.reshape(rows, heads * head_dim)
+    if softcap:
+        return _capped_chunk(part, key, value, group, scale, softcap)
     # Batch = KV head, head = the query heads that share it, over keys and values of stride zero.
     key = key.view(context, kv_heads, 1, head_dim).permute(1, 2, 0, 3).expand(-1, shared, -1, -1)
     value = value.view(context, kv_heads, 1, head_dim).permute(1, 2, 0, 3).expand(-1, shared, -1, -1)
@@ -175,13 +221,48 @@ def _attend(query: Tensor, key_cache: Tensor, value_cache: Tensor, group: RowGro
     return out.permute(2, 0, 1, 3).reshape(queries, heads * head_dim)
 
 
-def attention_reference(query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tensor:
+def _capped(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, scale: float, softcap: float) -> Tensor:
+    """Attention with capped scores, which torch's own has no place for. The operands are [..., queries or keys,
+    head_dim]; `mask` is additive."""
+    scores = torch.matmul(query * (scale / softcap), key.transpose(-1, -2)).float().tanh_().mul_(softcap)
+    if mask is not None:
+        scores += mask
+    return torch.matmul(scores.softmax(-1).to(value.dtype), value)
+
+
+def _capped_chunk(part: Tensor, key: Tensor, value: Tensor, group: RowGroup, scale: float, softcap: float) -> Tensor:
+    """The row of a chunk, some queries at a time: the scores of all of them could be gigabytes."""
+    queries, heads, head_dim = part.shape
+    context = group.context
+    key, value = (x.view(context, -1, head_dim).transpose(0, 1) for x in (key, value))
+    kv_heads = key.shape[0]
+    mask = group.mask
+    if mask is None:
+        mask = torch.full((queries, context), -torch.inf, dtype=part.dtype, device=part.device).triu_(1)
+    step = max(1, CAPPED_SCORES // (heads * context))
+    outputs = []
+    for first in range(0, queries, step):
+        shown = mask[first : first + step]
+        block = part[first : first + step].view(len(shown), kv_heads, -1, head_dim).transpose(0, 1)
+        # Queries and the heads that share a KV head stand in one dimension, so that keys and values are not copied.
+        block = block.reshape(kv_heads, -1, head_dim)
+        out = _capped(block, key, value, shown.repeat_interleave(heads // kv_heads, 0), scale, softcap)
+        outputs.append(out.view(kv_heads, len(shown), -1).transpose(0, 1).reshape(len(shown), heads * head_dim))
+    return torch.cat(outputs)
+
+
+def attention_reference(
+    query: Tensor, key: Tensor, value: Tensor, scale: float, window: int | None = None, softcap: float = 0.0
+) -> Tensor:
     """One row by the definition, in float64. query: [queries, heads, head_dim], the last of the context;
     key, value: [context, kv_heads, head_dim]. Returns [queries, heads * head_dim] float64."""
     queries, heads, head_dim = query.shape
     context, kv_heads, _ = key.shape
     wide = query.double().view(queries, kv_heads, heads // kv_heads, head_dim)
     scores = torch.einsum("qkgd,ckd->kgqc", wide, key.double()) * scale
-    future = torch.arange(context) > torch.arange(context - queries, context).unsqueeze(-1)
-    weights = scores.masked_fill(future, -torch.inf).softmax(-1)
+    if softcap:
+        scores = softcap * torch.tanh(scores / softcap)
+    distance = torch.arange(context - queries, context).unsqueeze(-1) - torch.arange(context)
+    hidden = distance < 0 if window is None else (distance < 0) | (distance >= window)
+    weights = scores.masked_fill(hidden, -torch.inf).softmax(-1)
     return torch.einsum("kgqc,ckd->qkgd", weights, value.double()).reshape(queries, heads * head_dim)

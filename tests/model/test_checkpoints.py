@@ -98,8 +98,8 @@ def test_each_rank_reads_only_its_slice(
         ({"sliding_window": 128}, "sliding_window = 128 is not supported"),
         ({"quantization_config": {"quant_method": "awq"}}, "quantization_config = .* is not supported"),
         (
-            {"rope_parameters": {"rope_type": "yarn", "factor": 2.0}},
-            "rope_parameters.rope_type = 'yarn' is not supported",
+            {"rope_parameters": {"rope_type": "mrope", "factor": 2.0}},
+            "rope_parameters.rope_type = 'mrope' is not supported",
         ),
         ({"rope_parameters": {"rope_type": "linear"}}, "rope_parameters.factor must be a number above 0"),
         ({"dtype": "int8"}, "dtype must be one of float32"),

@@ -5,19 +5,25 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+import numpy.typing as npt
 import torch
 
-from ...kernels.paged_attention import plan_attention
+from ...kernels.paged_attention import AttentionBatch, plan_attention
 from ..model.inputs import StepInputs
 from ..plan import RowWork
 from .rows import Rows
 
+Int64 = npt.NDArray[np.int64]
 
-def build_inputs(rows: Rows, work: Sequence[RowWork], device: torch.device, dtype: torch.dtype) -> StepInputs:
+
+def build_inputs(
+    rows: Rows, work: Sequence[RowWork], windows: Sequence[int | None], device: torch.device, dtype: torch.dtype
+) -> StepInputs:
     """Inputs of a step with at least one work item, after `rows` has applied its plan.
 
     Rows with one token come first, by length, because attention groups them as they come. `wanted` are the last tokens
-    of sampled rows, in the plan's order. `dtype` is the model's.
+    of sampled rows, in the plan's order. `windows` are those of the model's layers, `dtype` is
+    the model's.
     """
     items = sorted(work, key=_by_length)
     row = np.array([item.row for item in items], np.int64)
@@ -34,20 +40,35 @@ def build_inputs(rows: Rows, work: Sequence[RowWork], device: torch.device, dtyp
     last_token = dict(zip(row.tolist(), (ends - 1).tolist(), strict=True))
     sampled = np.array([last_token[item.row] for item in work if item.sample], np.int64)
 
-    lengths = (computed + counts).tolist()
-    width = -(-max(lengths) // rows.page_size)
-    attention = plan_attention(
-        counts.tolist(),
-        lengths,
-        torch.from_numpy(rows.tables[row, :width]),
-        rows.page_size,
-        device=device,
-        dtype=dtype,
-    )
+    attention = _attention(rows, row, counts, computed + counts, windows, device, dtype)
     total, packed = len(positions), np.concatenate((token_ids, positions, slots, sampled))
     tensor = torch.from_numpy(packed).to(device, non_blocking=True)
     ids, where, into = tensor[: 3 * total].view(3, total)
     return StepInputs(ids, where, into, attention, tensor[3 * total :])
+
+
+def _attention(
+    rows: Rows,
+    row: Int64,
+    counts: Int64,
+    lengths: Int64,
+    windows: Sequence[int | None],
+    device: torch.device,
+    dtype: torch.dtype,
+) -> dict[int | None, AttentionBatch]:
+    """A plan for each window; while no row has outgrown a window, it is the plan without one."""
+    longest = int(lengths.max())
+    tables = torch.from_numpy(rows.tables[row, : -(-longest // rows.page_size)])
+    plans: dict[int | None, AttentionBatch] = {}
+
+    def plan(window: int | None) -> AttentionBatch:
+        if window not in plans:
+            plans[window] = plan_attention(
+                counts.tolist(), lengths.tolist(), tables, rows.page_size, device=device, dtype=dtype, window=window
+            )
+        return plans[window]
+
+    return {window: plan(None if window is not None and window >= longest else window) for window in windows}
 
 
 def _by_length(item: RowWork) -> tuple[bool, int]:

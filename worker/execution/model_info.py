@@ -10,8 +10,9 @@ import torch
 from ...core.errors import ConfigError
 from ...core.sampling import BOUNDS, SamplingParams
 from ...core.specs import GroupSpec
-from ..model.config import Fields, ModelConfig, read_config, read_json
-from ..model.registry import check_architecture
+from ..model.config import ModelConfig
+from ..model.fields import Fields, read_json
+from ..model.registry import read_config
 from ..model.revision import model_revision
 from ..model.split import split_model
 from ..parallel.topology import Topology
@@ -54,7 +55,6 @@ def read_model_info(path: Path, spec: GroupSpec, place: Topology | None = None) 
     Reads no weights. Raises ConfigError for a model that cannot be served so.
     """
     config = read_config(path)
-    check_architecture(config, path)
     split = split_model(config, place or Topology(0, spec.tp, spec.pp))
     dtype = choose_dtype(config, spec.device, spec.dtype)
     eos, defaults = _generation(path, config)

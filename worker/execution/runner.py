@@ -11,9 +11,8 @@ import numpy as np
 import torch
 
 from ...core.specs import GroupSpec
-from ..model.config import read_config
 from ..model.inputs import LayerCache
-from ..model.registry import load_model
+from ..model.registry import load_model, read_config
 from ..parallel.communicator import Communicator
 from ..plan import StepPlan, StepResult
 from ..sampling.sampler import Sampler
@@ -38,7 +37,7 @@ class Runner:
         self.device = comm.device
         path = Path(spec.model_path)
         self.info: ModelInfo = read_model_info(path, spec, comm.place)
-        self.config = read_config(path)
+        self.config = read_config(path).served(self.info.max_context_tokens)
         self.dtype = choose_dtype(self.config, spec.device, spec.dtype)
         with torch.inference_mode():
             self.model = load_model(path, self.config, comm, self.dtype, self.device, on_progress)
@@ -73,7 +72,7 @@ class Runner:
         if not plan.work:
             return None if self.sampler is None else StepResult(plan.step, [])
         with torch.inference_mode():
-            inputs = build_inputs(self.rows, plan.work, self.device, self.dtype)
+            inputs = build_inputs(self.rows, plan.work, self.model.windows, self.device, self.dtype)
             start = time.perf_counter()
             hidden = self.model.forward(inputs, self._caches)
             logits = None if hidden is None else self.model.logits(hidden)

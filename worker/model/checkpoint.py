@@ -13,7 +13,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from ...core.errors import ConfigError
-from .config import read_json
+from .fields import read_json
 from .split import Part
 
 SINGLE = "model.safetensors"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from torch import Tensor
@@ -18,7 +19,7 @@ class StepInputs:
     token_ids: Tensor  # [tokens]
     positions: Tensor  # [tokens]
     slots: Tensor  # [tokens], where each token's keys and values go
-    attention: AttentionBatch
+    attention: Mapping[int | None, AttentionBatch]  # by window, None for layers without one
     wanted: Tensor  # [wanted], flat tokens whose hidden states are wanted: those of sampled rows, then others
 
     @property

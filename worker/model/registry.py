@@ -1,52 +1,35 @@
-"""Which class runs which architecture, and how a rank's slice of it is loaded."""
+"""How a checkpoint's configuration is read, and a rank's slice of it loaded, by its architecture."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
-from typing import Protocol
+from typing import Any
 
 import torch
-from torch import Tensor
 
 from ...core.errors import ConfigError
 from ..parallel.communicator import Communicator
+from .architectures import ARCHITECTURES
 from .checkpoint import Checkpoint
-from .config import ModelConfig
-from .inputs import LayerCache, StepInputs
-from .llama import LlamaModel
+from .config import NEUTRAL, ModelConfig, architecture_of
+from .decoder import Decoder
+from .fields import Fields, read_json
 from .split import Split, split_model
 from .weights import WeightReader
 
 
-class Model(Protocol):
-    """What the execution asks of a loaded model."""
-
-    split: Split
-
-    def forward(self, inputs: StepInputs, caches: Sequence[LayerCache]) -> Tensor | None:
-        """Normed hidden states of the wanted tokens on the ranks of the last stage, [wanted, hidden]; None elsewhere,
-        and when none is wanted."""
-        ...
-
-    def logits(self, hidden: Tensor) -> Tensor | None:
-        """Logits of such hidden states on the sampling rank, [rows, vocabulary] float32; None on the others of the last
-        stage, which all have to call it alike."""
-        ...
-
-
-ARCHITECTURES: dict[str, Callable[[ModelConfig, Split, Communicator, WeightReader], Model]] = {
-    "LlamaForCausalLM": LlamaModel,
-}
-
-
-def check_architecture(config: ModelConfig, directory: Path) -> None:
-    """Raises ConfigError when nobody here can run it."""
-    if config.architecture not in ARCHITECTURES:
+def read_config(directory: Path) -> ModelConfig:
+    """The shape of the checkpoint in `directory`. Raises ConfigError that names the field which cannot be."""
+    path = directory / "config.json"
+    fields = Fields(path, read_json(path))
+    name = architecture_of(fields)
+    if name not in ARCHITECTURES:
         known = ", ".join(sorted(ARCHITECTURES))
-        raise ConfigError(
-            f"{directory / 'config.json'}: architecture {config.architecture} is not supported; these are: {known}"
-        )
+        raise ConfigError(f"{path}: architecture {name} is not supported; these are: {known}")
+    config: ModelConfig = ARCHITECTURES[name].read_config(fields)
+    fields.refuse_unused(NEUTRAL)
+    return config
 
 
 def load_model(
@@ -56,10 +39,9 @@ def load_model(
     dtype: torch.dtype,
     device: torch.device,
     on_progress: Callable[[float], None],
-) -> Model:
+) -> Decoder[Any]:
     """Loads the slice of `comm.place`, telling the share that is done, 0 to 1. Raises ConfigError for a checkpoint
     that does not hold what its configuration promises."""
-    check_architecture(config, directory)
     split = split_model(config, comm.place)
     expected = _elements(config, split, comm)
     done = 0

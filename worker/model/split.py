@@ -23,6 +23,10 @@ class Part(msgspec.Struct, frozen=True):
         """The same part of something with `factor` elements for each of ours."""
         return Part(self.start * factor, self.stop * factor)
 
+    def shifted(self, distance: int) -> Part:
+        """The same part of something that begins `distance` elements into a greater whole."""
+        return Part(self.start + distance, self.stop + distance)
+
 
 class Split(msgspec.Struct, frozen=True):
     """A rank's slice: its layers, and within them its heads, KV heads, MLP columns and vocabulary."""
