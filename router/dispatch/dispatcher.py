@@ -10,7 +10,7 @@ import logging
 import time
 from collections.abc import AsyncGenerator
 
-from ...core.errors import AlreadyExists, Overloaded, Unavailable
+from ...core.errors import AlreadyExists, DeadlineExceeded, Overloaded, Unavailable
 from ...proto.headway.v1 import engine_pb2, sampling_pb2
 from ..index import PrefixIndex
 from ..policy import Policy
@@ -49,7 +49,7 @@ class FleetDispatcher:
         self._meter = meter or SilentMeter()
         self._placement = Placement(fleet, catalogue, index, policy, self._meter)
         self._patience_s = failover_patience_s
-        self._live: dict[str, dict[int, LiveRequest]] = {}
+        self._live: dict[str, dict[int, LiveRequest]] = {}  # by request id and sequence
 
     @property
     def live_requests(self) -> int:
@@ -66,13 +66,9 @@ class FleetDispatcher:
 
     async def stream(self, request: EngineRequest) -> AsyncGenerator[TokenChunk]:
         """Tokens of the request as they come (see `router.types.Dispatcher`)."""
-        siblings = self._live.get(request.request_id, {})
-        if request.sequence in siblings:
-            raise AlreadyExists(f"request {request.request_id!r} is running", field="request_id")
-        live = siblings[request.sequence] = LiveRequest(request)
-        self._live[request.request_id] = siblings
+        live = self._enter(request)
         try:
-            self._placement.place(live)
+            self._placement.place(live, beside=self._replica_of(request))
             while True:
                 await live.news()
                 chunk = live.take()
@@ -81,15 +77,36 @@ class FleetDispatcher:
                     yield chunk
                     if chunk.finish_reason:
                         return
+                elif live.expired:
+                    raise DeadlineExceeded(f"the deadline passed after {len(live.received)} tokens")
                 elif live.refusal is not None:
                     await self._after_refusal(live, live.refusal)
                 else:
                     await self._after_loss(live)
         finally:
-            del siblings[request.sequence]
-            if not siblings:
-                del self._live[request.request_id]
+            self._leave(live)
             self._placement.withdraw(live)
+
+    def _enter(self, request: EngineRequest) -> LiveRequest:
+        """Makes the sequence a live one."""
+        if request.sequence in self._live.get(request.request_id, {}):
+            raise AlreadyExists(f"request {request.request_id!r} is running", field="request_id")
+        live = LiveRequest(request)
+        self._live.setdefault(request.request_id, {})[request.sequence] = live
+        return live
+
+    def _leave(self, live: LiveRequest) -> None:
+        running = self._live[live.request.request_id]
+        del running[live.request.sequence]
+        if not running:
+            del self._live[live.request.request_id]
+
+    def _replica_of(self, request: EngineRequest) -> str:
+        """The replica that has the prompt because another sequence of the request runs there; empty for none."""
+        if request.pooling:  # its sequences are inputs of their own
+            return ""
+        running = self._live[request.request_id].values()
+        return next((live.replica_id for live in running if live.replica_id), "")
 
     async def _after_refusal(self, live: LiveRequest, refusal: engine_pb2.Refusal) -> None:
         """A full or closing replica sends the request to another one; any other verdict is the caller's answer."""

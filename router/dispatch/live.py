@@ -4,8 +4,14 @@ from __future__ import annotations
 
 import asyncio
 
+import grpc
+
 from ...proto.headway.v1 import engine_pb2, sampling_pb2
-from ..types import EngineRequest, TokenChunk
+from ..types import EngineRequest, PlaceLogprobs, TokenChunk
+from .logprobs import places_of
+
+# A replica that ends a request so shortly before its deadline by our clock did so because of that deadline.
+DEADLINE_SLACK_S = 0.25
 
 
 class LiveRequest:
@@ -19,12 +25,15 @@ class LiveRequest:
         "_waiter",
         "cached_tokens",
         "embedding",
+        "expired",
         "finish_reason",
+        "logprobs",
         "loss",
         "losses_in_row",
         "migrations",
         "patience_ends",
         "preemptions",
+        "prompt_logprobs",
         "received",
         "refusal",
         "refused_by",
@@ -39,6 +48,8 @@ class LiveRequest:
     def __init__(self, request: EngineRequest) -> None:
         self.request = request
         self.received: list[int] = []
+        self.logprobs: list[PlaceLogprobs] = []  # of `received`, when asked for
+        self.prompt_logprobs: list[PlaceLogprobs] = []
         self.taken = 0
         self.replica_id = ""
         self.revision = ""
@@ -52,6 +63,7 @@ class LiveRequest:
         self.refusal: engine_pb2.Refusal | None = None
         self.refused_by: set[str] = set()
         self.loss = ""
+        self.expired = False
         self.losses_in_row = 0
         self.patience_ends = 0.0
         self._waiter: asyncio.Future[None] | None = None
@@ -83,11 +95,15 @@ class LiveRequest:
         # A continuation's own figure would count what the first replica computed as a prompt found in a cache.
         if self.cached_tokens is None and not self.received and output.HasField("cached_tokens"):
             self.cached_tokens = output.cached_tokens
+        if not self._take_logprobs(output):
+            return
         self.received.extend(output.token_ids)
         if output.token_ids:
             self.losses_in_row = 0
         if output.finish_reason == sampling_pb2.FINISH_REASON_ABORTED:
-            # Not at our wish: what we abort is withdrawn first. The replica stops, and the caller is to notice nothing.
+            # Not at our wish: what we abort is withdrawn first. Either its time is over, or the replica stops, of which
+            # the caller is to notice nothing.
+            self.expired = self._at_deadline()
             self.lost("the replica stopped before the request had ended")
             return
         if output.finish_reason:
@@ -97,6 +113,25 @@ class LiveRequest:
             if output.HasField("stop_token_id"):
                 self.stop_token_id = output.stop_token_id
         self._wake()
+
+    def _take_logprobs(self, output: engine_pb2.StepOutput) -> bool:
+        """Keeps the output's log probabilities; False, and the request ends, when they are not those asked for."""
+        if self.request.prompt_logprobs is not None and output.HasField("prompt_logprobs") and not self.received:
+            self.prompt_logprobs = places_of(output.prompt_logprobs)
+        if self.request.logprobs is None or not output.token_ids:
+            return True
+        places = places_of(output.logprobs)
+        if len(places) != len(output.token_ids):
+            what = f"the replica gave {len(places)} log probabilities for {len(output.token_ids)} tokens"
+            internal = grpc.StatusCode.INTERNAL.value[0]
+            self.refused(engine_pb2.Refusal(code=internal, reason="INTERNAL", message=what))
+            return False
+        self.logprobs.extend(places)
+        return True
+
+    def _at_deadline(self) -> bool:
+        deadline = self.request.deadline
+        return deadline is not None and asyncio.get_running_loop().time() >= deadline - DEADLINE_SLACK_S
 
     def refused(self, refusal: engine_pb2.Refusal) -> None:
         self.refusal = refusal
@@ -127,6 +162,8 @@ class LiveRequest:
         tokens = self.received[self.taken :]
         if not tokens and not self.finish_reason:
             return None
+        first = self.taken == 0
+        logprobs = self.logprobs[self.taken : self.taken + len(tokens)]
         self.taken += len(tokens)
         return TokenChunk(
             token_ids=tokens,
@@ -137,6 +174,8 @@ class LiveRequest:
             migrations=self.migrations,
             preemptions=self.preemptions,
             embedding=self.embedding,
+            logprobs=logprobs,
+            prompt_logprobs=self.prompt_logprobs if first else [],
         )
 
     def _wake(self) -> None:

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import time
-from typing import cast
+from contextlib import suppress
 
 from ...core.blocks import BlockKey, chain_keys, root_key
-from ...core.wire import sampling_to_proto
-from ...proto.headway.v1 import engine_pb2, pooling_pb2
+from ...core.errors import Overloaded
 from ..index import PrefixIndex
 from ..policy import Candidate, Choice, Policy
 from ..replicas import Fleet, FleetCatalogue, Replica
 from .live import LiveRequest
 from .meter import DispatchMeter
+from .submit import submit_message
 
 # How long pages count as on their way: the predicted time twice, within these bounds.
 PROMISE_S = (1.0, 30.0)
@@ -33,10 +33,11 @@ class Placement:
         self._policy = policy
         self._meter = meter
 
-    def place(self, live: LiveRequest) -> None:
+    def place(self, live: LiveRequest, beside: str = "") -> None:
         """Chooses a replica and puts the request, as far as it got, on the session with it.
 
-        Raises Unavailable when there is none, Overloaded when their queues are full.
+        `beside` names the replica that has the other sequences of the same request, and their prompt: it is taken while
+        it takes requests. Raises Unavailable when there is none, Overloaded when their queues are full.
         """
         request, tokens = live.request, live.known_tokens
         replicas = [
@@ -51,13 +52,21 @@ class Placement:
             for shape, chain in keys.items():
                 for replica_id, depth in self._index.match(chain, now).items():
                     hits[replica_id] = depth * shape[1]
-        choice = self._policy.choose([_candidate(replica, hits, now) for replica in replicas], len(tokens))
+        candidates = [_candidate(replica, hits, now) for replica in replicas]
+        choice = self._choose(candidates, len(tokens), beside)
         replica = next(replica for replica in replicas if replica.replica_id == choice.replica_id)
-        self._submit(live, choice, replica, tokens)
+        self._submit(live, choice, replica)
         if not request.cache_bypass:
             life = min(PROMISE_S[1], max(PROMISE_S[0], 2 * choice.prediction.ttft_s))
             self._index.promise(choice.replica_id, keys[_shape(replica)], now + life)
         self._meter.placed(request.model, choice.replica_id, len(tokens), choice.hit_tokens)
+
+    def _choose(self, candidates: list[Candidate], tokens: int, beside: str) -> Choice:
+        same = [candidate for candidate in candidates if candidate.replica_id == beside]
+        if same:
+            with suppress(Overloaded):
+                return self._policy.choose(same, tokens)
+        return self._policy.choose(candidates, tokens)
 
     def withdraw(self, live: LiveRequest) -> None:
         """Stops the request where it runs, if it still does."""
@@ -72,22 +81,11 @@ class Placement:
         """The replica has answered: its reports count the request from now on."""
         self._policy.ledger.release(live.replica_id, live.submit_id)
 
-    def _submit(self, live: LiveRequest, choice: Choice, replica: Replica, tokens: list[int]) -> None:
-        request = live.request
-        message = engine_pb2.Submit(
-            id=choice.submit_id,
-            token_ids=tokens,
-            delivered=len(live.received),
-            sampling=sampling_to_proto(request.sampling),
-            max_new_tokens=request.max_new_tokens,
-            eos_token_ids=request.eos_token_ids,
-            stop_token_ids=request.stop_token_ids,
-            cache_root=root_key(_shape(replica)[0], caller_salt=request.cache_salt),
-            cache_bypass=request.cache_bypass,
-            request_id=request.request_id,
-            pooling=cast("pooling_pb2.Pooling", request.pooling),
-        )
-        live.sent(replica.replica_id, _shape(replica)[0], choice.submit_id)
+    def _submit(self, live: LiveRequest, choice: Choice, replica: Replica) -> None:
+        revision = _shape(replica)[0]
+        root = root_key(revision, caller_salt=live.request.cache_salt)
+        message = submit_message(live, choice.submit_id, root)
+        live.sent(replica.replica_id, revision, choice.submit_id)
         self._fleet.session(replica.replica_id).submit(message, live)
 
     @staticmethod

@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections.abc import Callable
 from contextlib import aclosing
+from typing import Any
 
 from scripted_engine import ScriptedEngine
 
@@ -57,6 +58,7 @@ def request(
     model: str = "m",
     salt: str = "",
     bypass: bool = False,
+    **more: Any,
 ) -> EngineRequest:
     return EngineRequest(
         request_id=request_id,
@@ -67,6 +69,7 @@ def request(
         eos_token_ids=(2,),
         cache_salt=salt,
         cache_bypass=bypass,
+        **more,
     )
 
 

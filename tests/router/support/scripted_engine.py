@@ -24,12 +24,27 @@ SERVICE = "headway.v1.EngineService"
 PAGE_SIZE = 4
 
 
-def token_at(prompt: Sequence[int], seed: int, position: int) -> int:
-    return zlib.crc32(repr((list(prompt), seed, position)).encode()) % 1000
+def token_at(prompt: Sequence[int], seed: int, position: int, sequence: int = 0) -> int:
+    return zlib.crc32(repr((list(prompt), seed + (sequence << 64), position)).encode()) % 1000
 
 
-def expected_tokens(prompt: Sequence[int], seed: int, count: int) -> list[int]:
-    return [token_at(prompt, seed, position) for position in range(count)]
+def expected_tokens(prompt: Sequence[int], seed: int, count: int, sequence: int = 0) -> list[int]:
+    return [token_at(prompt, seed, position, sequence) for position in range(count)]
+
+
+def logprob_of(token_id: int) -> float:
+    """As a float of 32 bits holds it: sixteenths."""
+    return -(token_id % 64) / 16
+
+
+def logprobs_of(token_ids: Sequence[int], alternatives: int) -> engine_pb2.Logprobs:
+    """Each token's own, then tokens 0, 1, 2... as the likeliest."""
+    message = engine_pb2.Logprobs(width=1 + alternatives)
+    for token_id in token_ids:
+        entries = [token_id, *range(alternatives)]
+        message.token_ids.extend(entries)
+        message.values.extend(map(logprob_of, entries))
+    return message
 
 
 @dataclass
@@ -61,13 +76,14 @@ class ScriptedEngine(EngineServiceServicer):
         self.accepting = True
         self.cached: list[BlockKey] = []
         self.cached_tokens = 0
-        self.refuse: list[tuple[grpc.StatusCode, str, str]] = []
+        self.refuse: list[tuple[grpc.StatusCode, str, str] | tuple[grpc.StatusCode, str, str, str]] = []
         self.refuse_always = False
         self.snapshot_part = 1_000
         self.load: dict[str, Any] = {"prefill_rate": 10_000.0, "decode_step_ms": 5.0}
         self.files = {"tokenizer.json": b"{}"}
         self.vocab_size = 1000
         self.say_last_submit = True
+        self.say_logprobs = True
         self.hellos: list[engine_pb2.Hello] = []
         self.submits: list[engine_pb2.Submit] = []
         self.aborts: list[int] = []
@@ -133,6 +149,14 @@ class ScriptedEngine(EngineServiceServicer):
             report.outputs.extend(engine_pb2.StepOutput(id=id, finish_reason=aborted) for id in stream.rows)
             stream.reports.put_nowait(report)
         self.break_streams()
+
+    def refuse_rows(self, code: grpc.StatusCode, message: str, field: str) -> None:
+        """What runs cannot go on."""
+        for stream in self._streams:
+            for id in stream.rows:
+                refusal = engine_pb2.Refusal(id=id, code=code.value[0], reason="R", message=message, field=field)
+                stream.refusals.append(refusal)
+            stream.rows.clear()
 
     def skip_reports(self, count: int = 1) -> None:
         """Reports go lost: the next one does not follow."""
@@ -232,8 +256,13 @@ class ScriptedEngine(EngineServiceServicer):
             submit = row.submit
             prompt = submit.token_ids[: len(submit.token_ids) - submit.delivered]
             output = engine_pb2.StepOutput(id=submit.id)
-            output.token_ids.append(token_at(prompt, submit.sampling.seed, row.position))
+            token_id = token_at(prompt, submit.sampling.seed, row.position, submit.sequence)
+            output.token_ids.append(token_id)
+            if submit.HasField("logprobs") and self.say_logprobs:
+                output.logprobs.CopyFrom(logprobs_of([token_id], submit.logprobs))
             if row.first:
+                if submit.HasField("prompt_logprobs"):
+                    output.prompt_logprobs.CopyFrom(logprobs_of(prompt[1:], submit.prompt_logprobs))
                 output.cached_tokens = self.cached_tokens
                 row.first = False
             row.position += 1
@@ -255,8 +284,9 @@ class ScriptedEngine(EngineServiceServicer):
         self.submits.append(submit)
         stream.last_submit_id = submit.id
         if self.refuse:
-            code, reason, message = self.refuse[0] if self.refuse_always else self.refuse.pop(0)
+            code, reason, message, *field = self.refuse[0] if self.refuse_always else self.refuse.pop(0)
             refusal = engine_pb2.Refusal(id=submit.id, code=code.value[0], reason=reason, message=message)
+            refusal.field = "".join(field)
             stream.refusals.append(refusal)
         else:
             stream.rows[submit.id] = Row(submit, submit.delivered)
