@@ -100,9 +100,9 @@ class Dispatcher(Protocol):
     def stream(self, request: EngineRequest) -> AsyncIterator[TokenChunk]:
         """Tokens of the request as they come, moved to another replica when its own dies.
 
-        The sequences of one public request, which share its id, go to one replica as long as it takes them, except those
-        that embed. Closing the iterator aborts the sequence on its replica. Raises Unavailable when nobody can take it,
-        Overloaded when queues are full, AlreadyExists for a live request with the same id and sequence.
+        The sequences of one public request, which share its id, go to one replica as long as it takes them, except
+        those that embed. Closing the iterator aborts the sequence on its replica. Raises Unavailable when nobody can
+        take it, Overloaded when queues are full, AlreadyExists for a live request with the same id and sequence.
         """
         ...
 
