@@ -7,7 +7,7 @@ from pathlib import Path
 import msgspec
 
 from ...core.specs import GroupSpec
-from ..model.config import read_config
+from ..model.registry import read_config
 from ..model.split import split_model
 from ..parallel.topology import Topology
 
@@ -35,6 +35,6 @@ class RankSpec(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def check_group(group: GroupSpec) -> None:
-    """Reads config.json, no weights, and needs no torch. Raises ConfigError when no rank could hold its part of it."""
+    """Reads config.json and no weights. Raises ConfigError when no rank could hold its part of it."""
     group.check()
     split_model(read_config(Path(group.model_path)), Topology(0, group.tp, group.pp))
