@@ -31,7 +31,8 @@ def main(arguments: Sequence[str]) -> int:
     marks, rest = _marks(arguments)
     halves = {
         "without clusters": [*PARALLEL, "-m", f"{marks}not e2e", *rest],
-        "with clusters": ["-m", f"{marks}e2e", *rest],
+        # The last -n holds, also after one among the arguments.
+        "with clusters": ["-m", f"{marks}e2e", *rest, "-n", "0"],
     }
     codes, lines = [], []
     for name, options in halves.items():

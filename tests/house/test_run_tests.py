@@ -28,7 +28,7 @@ def test_broken():
 @pytest.mark.parametrize(
     ("arguments", "code", "lines"),
     [
-        (["-k", "not broken"], 0, ["without clusters: 1 passed", "with clusters: 1 passed"]),
+        (["-n", "1", "-k", "not broken"], 0, ["without clusters: 1 passed", "with clusters: 1 passed"]),
         (["-k", "cluster"], 0, ["without clusters: 0 passed", "with clusters: 1 passed"]),
         ([], 1, ["without clusters: 1 passed, 1 failures", "with clusters: 1 passed"]),
         (["-x", "-m", "gpu"], 2, ["without clusters: 0 passed, 1 failures"]),
