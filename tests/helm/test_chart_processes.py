@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import json
 import re
 import socket
 import subprocess
@@ -12,12 +13,14 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from headway.controller.http import build_app
 from headway.controller.settings import parse
 from headway.core.servers import WILDCARDS, reachable_host
+from headway.demo import DEMO_DIR
 from headway.tests.helm.support.manifests import Manifests
 
 
@@ -44,10 +47,19 @@ def test_every_flag_exists(manifests: Manifests, name: str) -> None:
     assert f"headway.{name}" in " ".join(manifests.container(name)["command"])
 
 
-def test_the_controller_takes_its_arguments(manifests: Manifests) -> None:
+@pytest.fixture(scope="module")
+def wide_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A configuration that eight ranks could split, in place of models that are not on this machine."""
+    directory = tmp_path_factory.mktemp("wide")
+    config = json.loads((DEMO_DIR / "config.json").read_text())
+    wide = dict.fromkeys(("num_attention_heads", "num_key_value_heads", "num_hidden_layers"), 8)
+    (directory / "config.json").write_text(json.dumps({**config, **wide, "hidden_size": 8 * config["head_dim"]}))
+    return directory
+
+
+def test_the_controller_takes_its_arguments(manifests: Manifests, wide_model: Path) -> None:
     arguments = process(manifests.container("controller"))
-    # The model of a value set need not be on this machine.
-    settings = parse([re.sub("^--model=/.*", "--model=demo", argument) for argument in arguments])
+    settings = parse([re.sub("^--model=/.*", f"--model={wide_model}", argument) for argument in arguments])
     assert (settings.grpc_port, settings.http_port, settings.host) == (8003, 8002, "0.0.0.0")
     # Leaders listen on their pod's address, and report that and not the wildcard.
     assert settings.group_host == "0.0.0.0" and reachable_host(settings.group_host) not in WILDCARDS
