@@ -116,7 +116,15 @@ class Engine:
 
     def _say(self, request: Request, outcome: Outcome, cached: int | None) -> None:
         preemptions = request.preemptions if outcome.finish else 0
-        output = Output(request.id, outcome.token_ids, outcome.finish, outcome.stop_token_id, cached, preemptions)
+        output = Output(
+            request.id,
+            outcome.token_ids,
+            outcome.finish,
+            outcome.stop_token_id,
+            cached,
+            preemptions,
+            outcome.embedding,
+        )
         self._outputs.setdefault(request.session, []).append(output)
 
     def _report(self) -> None:

@@ -10,7 +10,8 @@ from ..pages import KvChange
 
 
 class Output(NamedTuple):
-    """New tokens of one request. `cached_tokens` is set in the first output, the finish reason in the last."""
+    """New tokens of one request, or its embedding. `cached_tokens` is set in the first output, the finish reason in the
+    last."""
 
     id: int
     token_ids: list[int]
@@ -18,6 +19,7 @@ class Output(NamedTuple):
     stop_token_id: int | None
     cached_tokens: int | None
     preemptions: int
+    embedding: bytes = b""
 
 
 class Refused(NamedTuple):

@@ -11,6 +11,7 @@ import torch
 from ...kernels.paged_attention import AttentionBatch, plan_attention
 from ..model.inputs import StepInputs
 from ..plan import RowWork
+from .pooling import pooled_parts
 from .rows import Rows
 
 Int64 = npt.NDArray[np.int64]
@@ -22,8 +23,8 @@ def build_inputs(
     """Inputs of a step with at least one work item, after `rows` has applied its plan.
 
     Rows with one token come first, by length, because attention groups them as they come. `wanted` are the last tokens
-    of sampled rows, in the plan's order. `windows` are those of the model's layers, `dtype` is
-    the model's.
+    of sampled rows, in the plan's order, then what `pooled_parts` says. `windows` are those of the model's layers,
+    `dtype` is the model's.
     """
     items = sorted(work, key=_by_length)
     row = np.array([item.row for item in items], np.int64)
@@ -38,10 +39,13 @@ def build_inputs(
     slots = pages * rows.page_size + positions % rows.page_size
 
     last_token = dict(zip(row.tolist(), (ends - 1).tolist(), strict=True))
-    sampled = np.array([last_token[item.row] for item in work if item.sample], np.int64)
+    sampled = [last_token[item.row] for item in work if item.sample]
+    ends_of_parts = [(last_token[part.row] + 1, part.length) for part in pooled_parts(rows, work)]
+    pooled = [np.arange(end - length, end) for end, length in ends_of_parts]
+    wanted = np.concatenate((np.array(sampled, np.int64), *pooled))
 
     attention = _attention(rows, row, counts, computed + counts, windows, device, dtype)
-    total, packed = len(positions), np.concatenate((token_ids, positions, slots, sampled))
+    total, packed = len(positions), np.concatenate((token_ids, positions, slots, wanted))
     tensor = torch.from_numpy(packed).to(device, non_blocking=True)
     ids, where, into = tensor[: 3 * total].view(3, total)
     return StepInputs(ids, where, into, attention, tensor[3 * total :])

@@ -25,6 +25,7 @@ class ModelInfo(msgspec.Struct, frozen=True, kw_only=True):
     revision: str
     architecture: str
     vocab_size: int
+    hidden_size: int
     max_context_tokens: int
     eos_token_ids: tuple[int, ...]
     default_sampling: SamplingParams
@@ -62,6 +63,7 @@ def read_model_info(path: Path, spec: GroupSpec, place: Topology | None = None) 
         revision=model_revision(path),
         architecture=config.architecture,
         vocab_size=config.vocab_size,
+        hidden_size=config.hidden_size,
         max_context_tokens=_max_context(config, spec),
         eos_token_ids=eos,
         default_sampling=defaults,

@@ -19,6 +19,7 @@ class Rows:
     """Tokens and block tables of the live rows, in arrays that grow by doubling.
 
     tokens: [rows, capacity] int32, known[row] of them; tables: [rows, width] int32, pages[row] of them.
+    pooling: of the rows that are there for an embedding.
     """
 
     def __init__(self, page_size: int, total_pages: int, vocab_size: int) -> None:
@@ -30,12 +31,14 @@ class Rows:
         self.known: Int32 = np.zeros(MINIMUM_ROWS, np.int32)
         self.pages: Int32 = np.zeros(MINIMUM_ROWS, np.int32)
         self.live: npt.NDArray[np.bool_] = np.zeros(MINIMUM_ROWS, np.bool_)
+        self.pooling: dict[int, int] = {}
 
     def apply(self, plan: StepPlan) -> None:
         """All of the plan's diffs, in the order that the plan promises. Raises PlanError."""
         for row in plan.freed:
             self._expect(row)
             self.live[row] = False
+            self.pooling.pop(row, None)
         for added in plan.added:
             self._add(added)
         for row, token in plan.appended:
@@ -61,6 +64,8 @@ class Rows:
         self.tables[row, : len(added.pages)] = added.pages
         self.pages[row] = len(added.pages)
         self.live[row] = True
+        if added.pooling:
+            self.pooling[row] = added.pooling
 
     def _append(self, row: int, token: int) -> None:
         self._expect(row)
@@ -80,7 +85,7 @@ class Rows:
             self.tables[row, held : held + len(work.new_pages)] = work.new_pages
             self.pages[row] = held + len(work.new_pages)
         known, held = int(self.known[row]), int(self.pages[row])
-        if work.count < 1 or end > known or work.sample != (end == known):
+        if work.count < 1 or end > known or work.sample != (end == known and row not in self.pooling):
             raise PlanError(
                 f"row {row}: work on [{work.computed}, {end}), sample {work.sample}, but {known} tokens known"
             )

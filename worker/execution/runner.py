@@ -20,6 +20,7 @@ from .batch import build_inputs
 from .kv_cache import allocate_cache
 from .memory import suggested_pages
 from .model_info import ModelInfo, choose_dtype, read_model_info
+from .pooling import Pooler, pooled_parts
 from .rows import Rows
 
 
@@ -43,6 +44,7 @@ class Runner:
             self.model = load_model(path, self.config, comm, self.dtype, self.device, on_progress)
         self.rows = Rows(spec.engine.page_size, 0, self.config.vocab_size)
         self.sampler = Sampler(self.config.vocab_size, self.device) if comm.place.is_sampler else None
+        self.pooler = Pooler()
         self.total_pages = 0
         self._caches: list[LayerCache] = []
 
@@ -75,18 +77,20 @@ class Runner:
             inputs = build_inputs(self.rows, plan.work, self.model.windows, self.device, self.dtype)
             start = time.perf_counter()
             hidden = self.model.forward(inputs, self._caches)
-            logits = None if hidden is None else self.model.logits(hidden)
+            sampled = [item for item in plan.work if item.sample]
+            logits = self.model.logits(hidden[: len(sampled)]) if hidden is not None and sampled else None
             if self.sampler is None:
                 return None
             if self.device.type == "cuda":
                 torch.cuda.synchronize(self.device)
             seconds = time.perf_counter() - start
+            parts = pooled_parts(self.rows, plan.work)
+            pooled = self.pooler.take(parts, hidden[len(sampled) :]) if hidden is not None and parts else []
             if logits is None:
-                return StepResult(plan.step, [], seconds)
-            sampled = [item for item in plan.work if item.sample]
+                return StepResult(plan.step, [], seconds, pooled=pooled)
             positions = [item.computed + item.count for item in sampled]
             tokens = self.sampler.sample(logits, [item.row for item in sampled], positions, plan.masks)
-        return StepResult(plan.step, tokens, seconds)
+        return StepResult(plan.step, tokens, seconds, pooled=pooled)
 
     def close(self) -> None:
         """Lets go of the cache and leaves the group."""
@@ -94,6 +98,7 @@ class Runner:
         self.comm.close()
 
     def _track(self, sampler: Sampler, plan: StepPlan) -> None:
+        self.pooler.apply(plan)
         for row in plan.freed:
             sampler.free(row)
         for added in plan.added:

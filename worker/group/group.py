@@ -211,6 +211,7 @@ class WorkerGroup:
             device=f"{info.device}, {info.dtype}",
             max_sequences=limits.max_sequences,
             max_waiting=limits.max_waiting,
+            embedding_size=info.hidden_size,
         )
 
     def _set_draining(self, draining: bool) -> None:

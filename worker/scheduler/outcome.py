@@ -20,7 +20,7 @@ from .request import Request
 class Outcome(NamedTuple):
     """New tokens of one request; `finish` is FINISH_REASON_UNSPECIFIED while it goes on.
 
-    With `error` it ends so, and not with a finish reason.
+    With `error` it ends so, and not with a finish reason. `embedding` is little-endian float32.
     """
 
     request: Request
@@ -28,6 +28,7 @@ class Outcome(NamedTuple):
     finish: FinishReason
     stop_token_id: int | None = None
     error: HeadwayError | None = None
+    embedding: bytes = b""
 
     @property
     def ended(self) -> bool:

@@ -18,7 +18,8 @@ class Request:
     """A sequence of known tokens, of which the KV of the first `computed` lies in `pages`.
 
     `tokens` are prompt, then output (delivered elsewhere or generated here). `keys` are the chained keys of its full
-    pages, `committed` of which have been offered to the index. A request without a row waits.
+    pages, `committed` of which have been offered to the index. A request without a row waits. One with `pooling` (of
+    pooling.proto) is there for an embedding: it ends when all its tokens are computed.
     """
 
     __slots__ = (
@@ -34,6 +35,7 @@ class Request:
         "logprobs",
         "max_new_tokens",
         "pages",
+        "pooling",
         "preemptions",
         "prefill_end",
         "priority",
@@ -70,6 +72,7 @@ class Request:
         prompt_logprobs: int = -1,
         priority: int = 0,
         deadline: float = math.inf,
+        pooling: int = 0,
     ) -> None:
         assert tokens.itemsize == 4, "token ids travel as u32"
         self.session = session
@@ -89,6 +92,7 @@ class Request:
         self.prompt_logprobs = prompt_logprobs
         self.priority = priority
         self.deadline = deadline
+        self.pooling = pooling
         self.row = NO_ROW
         self.pages: list[int] = []
         self.computed = 0

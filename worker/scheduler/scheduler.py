@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import deque
 
 from ...core.errors import Overloaded
+from ...proto.headway.v1.sampling_pb2 import FINISH_REASON_EMBEDDED
 from ..pages import PagePool
 from ..plan import RowAdded, StepPlan, StepResult
 from .limits import Limits
@@ -89,7 +90,9 @@ class Scheduler:
                 f"step {self._step} with {shares.samples()} samples got the result of step {result.step} "
                 f"with {len(result.token_ids)} tokens"
             )
-        sampled = iter(result.token_ids)
+        if [row for row, _ in result.pooled] != shares.embeds():
+            raise RuntimeError(f"step {self._step}: embeddings of other rows than {shares.embeds()}")
+        sampled, pooled = iter(result.token_ids), iter(result.pooled)
         outcomes = []
         for request, share in shares.items():
             request.computed += share.tokens
@@ -97,6 +100,9 @@ class Scheduler:
             self._commit(request)
             if share.sample:
                 outcomes.append(self._take(request, next(sampled)))
+            elif share.embed:
+                self._retire(request)
+                outcomes.append(Outcome(request, [], FINISH_REASON_EMBEDDED, embedding=next(pooled)[1]))
         return outcomes
 
     def _take(self, request: Request, token: int) -> Outcome:
@@ -153,6 +159,7 @@ class Scheduler:
                     request.rules,
                     request.logprobs,
                     request.prompt_logprobs,
+                    pooling=request.pooling,
                 )
             )
             count = min(request.remaining, shares.budget)

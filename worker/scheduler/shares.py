@@ -10,11 +10,12 @@ from .request import Request
 
 
 class Share(NamedTuple):
-    """How many tokens of one request this step computes, and the pages it took for them."""
+    """How many tokens of one request this step computes, the pages it took for them, and what comes of them."""
 
     tokens: int
     new_pages: list[int]
     sample: bool
+    embed: bool
 
 
 class Shares:
@@ -27,7 +28,8 @@ class Shares:
     def give(self, request: Request, count: int, new_pages: list[int]) -> None:
         assert 0 < count <= min(self.budget, request.remaining)
         self.budget -= count
-        self._shares[request] = Share(count, new_pages, sample=count == request.remaining)
+        last = count == request.remaining
+        self._shares[request] = Share(count, new_pages, last and not request.pooling, last and bool(request.pooling))
 
     def __contains__(self, request: Request) -> bool:
         return request in self._shares
@@ -37,6 +39,10 @@ class Shares:
 
     def samples(self) -> int:
         return sum(share.sample for share in self._shares.values())
+
+    def embeds(self) -> list[int]:
+        """Rows that give an embedding."""
+        return [request.row for request, share in self._shares.items() if share.embed]
 
     def work(self) -> list[RowWork]:
         return [

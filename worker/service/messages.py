@@ -57,6 +57,7 @@ def output_message(output: Output) -> engine_pb2.StepOutput:
         stop_token_id=output.stop_token_id,
         cached_tokens=output.cached_tokens,
         preemptions=output.preemptions,
+        embedding=output.embedding,
     )
 
 

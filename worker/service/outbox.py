@@ -100,4 +100,5 @@ def _merge(before: Output, after: Output) -> Output:
         after.stop_token_id,
         before.cached_tokens if before.cached_tokens is not None else after.cached_tokens,
         after.preemptions,
+        after.embedding,
     )

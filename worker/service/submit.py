@@ -9,8 +9,11 @@ from ...core.errors import ContextTooLong, InvalidRequest
 from ...core.sampling import BOUNDS, SamplingParams
 from ...core.wire import sampling_from_proto
 from ...proto.headway.v1 import engine_pb2
+from ...proto.headway.v1.pooling_pb2 import POOLING_LAST, POOLING_MEAN
 from ..scheduler import Limits, Request
 from .constraints import check_ids, deadline_from, logprobs_from, priority_from, rules_from, sequence_from
+
+NOTHING_SAMPLED = SamplingParams(temperature=0.0)
 
 
 def request_from(message: engine_pb2.Submit, session: int, limits: Limits) -> Request:
@@ -21,16 +24,10 @@ def request_from(message: engine_pb2.Submit, session: int, limits: Limits) -> Re
             f"token_ids: {len(message.token_ids)} tokens, {message.delivered} of them delivered, leave no prompt",
             field="token_ids",
         )
-    if message.max_new_tokens <= message.delivered:
-        raise InvalidRequest(
-            f"max_new_tokens must be above the {message.delivered} tokens delivered, got {message.max_new_tokens}",
-            field="max_new_tokens",
-        )
-    if prompt_tokens >= limits.max_context_tokens:
-        raise ContextTooLong(
-            f"token_ids: {prompt_tokens} prompt tokens, and {limits.max_context_tokens} fit with the first new one",
-            field="token_ids",
-        )
+    if message.pooling:
+        _check_embedding(message, limits)
+    else:
+        _check_generation(message, prompt_tokens, limits)
     limits.check_fits(prompt_tokens, message.max_new_tokens)
     if len(message.cache_root) != KEY_BYTES:
         raise InvalidRequest(f"cache_root must be {KEY_BYTES} bytes, got {len(message.cache_root)}", field="cache_root")
@@ -43,19 +40,50 @@ def request_from(message: engine_pb2.Submit, session: int, limits: Limits) -> Re
         tokens=tokens,
         prompt_tokens=prompt_tokens,
         max_new_tokens=message.max_new_tokens,
-        sampling=_sampling(message),
+        sampling=NOTHING_SAMPLED if message.pooling else _sampling(message),
         root=BlockKey(message.cache_root),
         page_size=limits.page_size,
         eos_token_ids=message.eos_token_ids,
         stop_token_ids=message.stop_token_ids,
-        cache_bypass=message.cache_bypass,
+        cache_bypass=message.cache_bypass or message.pooling == POOLING_MEAN,
         sequence=sequence_from(message),
         rules=rules_from(message, limits.vocab_size),
         logprobs=logprobs,
         prompt_logprobs=prompt_logprobs,
         priority=priority_from(message),
         deadline=deadline_from(message),
+        pooling=message.pooling,
     )
+
+
+def _check_generation(message: engine_pb2.Submit, prompt_tokens: int, limits: Limits) -> None:
+    if message.max_new_tokens <= message.delivered:
+        raise InvalidRequest(
+            f"max_new_tokens must be above the {message.delivered} tokens delivered, got {message.max_new_tokens}",
+            field="max_new_tokens",
+        )
+    if prompt_tokens >= limits.max_context_tokens:
+        raise ContextTooLong(
+            f"token_ids: {prompt_tokens} prompt tokens, and {limits.max_context_tokens} fit with the first new one",
+            field="token_ids",
+        )
+
+
+def _check_embedding(message: engine_pb2.Submit, limits: Limits) -> None:
+    if message.pooling not in (POOLING_LAST, POOLING_MEAN):
+        raise InvalidRequest(f"pooling must be LAST or MEAN, got {message.pooling}", field="pooling")
+    if message.delivered or message.max_new_tokens:
+        raise InvalidRequest(
+            f"max_new_tokens and delivered must be 0 for an embedding, got {message.max_new_tokens} and "
+            f"{message.delivered}",
+            field="max_new_tokens",
+        )
+    if message.HasField("logprobs") or message.HasField("prompt_logprobs"):
+        raise InvalidRequest("logprobs: an embedding has none", field="logprobs")
+    if len(message.token_ids) > limits.max_context_tokens:
+        raise ContextTooLong(
+            f"token_ids: {len(message.token_ids)} tokens, and {limits.max_context_tokens} fit", field="token_ids"
+        )
 
 
 def _sampling(message: engine_pb2.Submit) -> SamplingParams:
