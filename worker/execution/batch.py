@@ -13,18 +13,24 @@ from ..model.inputs import StepInputs
 from ..plan import RowWork
 from .pooling import pooled_parts
 from .rows import Rows
+from .scoring import Places
 
 Int64 = npt.NDArray[np.int64]
 
 
 def build_inputs(
-    rows: Rows, work: Sequence[RowWork], windows: Sequence[int | None], device: torch.device, dtype: torch.dtype
+    rows: Rows,
+    work: Sequence[RowWork],
+    places: Sequence[Places],
+    windows: Sequence[int | None],
+    device: torch.device,
+    dtype: torch.dtype,
 ) -> StepInputs:
     """Inputs of a step with at least one work item, after `rows` has applied its plan.
 
     Rows with one token come first, by length, because attention groups them as they come. `wanted` are the last tokens
-    of sampled rows, in the plan's order, then what `pooled_parts` says. `windows` are those of the model's layers,
-    `dtype` is the model's.
+    of sampled rows, in the plan's order, then `places`, then what `pooled_parts` says. `windows` are those of the
+    model's layers, `dtype` is the model's.
     """
     items = sorted(work, key=_by_length)
     row = np.array([item.row for item in items], np.int64)
@@ -40,9 +46,10 @@ def build_inputs(
 
     last_token = dict(zip(row.tolist(), (ends - 1).tolist(), strict=True))
     sampled = [last_token[item.row] for item in work if item.sample]
-    ends_of_parts = [(last_token[part.row] + 1, part.length) for part in pooled_parts(rows, work)]
-    pooled = [np.arange(end - length, end) for end, length in ends_of_parts]
-    wanted = np.concatenate((np.array(sampled, np.int64), *pooled))
+    offset = dict(zip(row.tolist(), (ends - counts - computed).tolist(), strict=True)) if places else {}
+    firsts = [(offset[place.row] + place.first, place.length) for place in places]
+    firsts += [(last_token[part.row] + 1 - part.length, part.length) for part in pooled_parts(rows, work)]
+    wanted = np.concatenate((np.array(sampled, np.int64), *(np.arange(at, at + length) for at, length in firsts)))
 
     attention = _attention(rows, row, counts, computed + counts, windows, device, dtype)
     total, packed = len(positions), np.concatenate((token_ids, positions, slots, wanted))

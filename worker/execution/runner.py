@@ -9,12 +9,13 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from ...core.specs import GroupSpec
 from ..model.inputs import LayerCache
 from ..model.registry import load_model, read_config
 from ..parallel.communicator import Communicator
-from ..plan import StepPlan, StepResult
+from ..plan import RowWork, StepPlan, StepResult
 from ..sampling.sampler import Sampler
 from .batch import build_inputs
 from .kv_cache import allocate_cache
@@ -22,6 +23,7 @@ from .memory import suggested_pages
 from .model_info import ModelInfo, choose_dtype, read_model_info
 from .pooling import Pooler, pooled_parts
 from .rows import Rows
+from .scoring import Places, RowLogprobs, Scoring, score_prompts
 
 
 class Runner:
@@ -46,6 +48,7 @@ class Runner:
         self.sampler = Sampler(self.config.vocab_size, self.device) if comm.place.is_sampler else None
         self.pooler = Pooler()
         self.total_pages = 0
+        self._scoring = Scoring()
         self._caches: list[LayerCache] = []
 
     def suggested_pages(self) -> int:
@@ -69,28 +72,45 @@ class Runner:
         """Applies one plan. The sampling rank returns the result, the others None. Raises PlanError for a plan that
         contradicts the batch, RankLost when another rank does not take part."""
         self.rows.apply(plan)
+        self._scoring.apply(plan)
         if self.sampler is not None:
             self._track(self.sampler, plan)
         if not plan.work:
             return None if self.sampler is None else StepResult(plan.step, [])
         with torch.inference_mode():
-            inputs = build_inputs(self.rows, plan.work, self.model.windows, self.device, self.dtype)
+            places = self._scoring.places(plan.work)
+            inputs = build_inputs(self.rows, plan.work, places, self.model.windows, self.device, self.dtype)
             start = time.perf_counter()
             hidden = self.model.forward(inputs, self._caches)
             sampled = [item for item in plan.work if item.sample]
             logits = self.model.logits(hidden[: len(sampled)]) if hidden is not None and sampled else None
-            if self.sampler is None:
-                return None
-            if self.device.type == "cuda":
+            if self.sampler is not None and self.device.type == "cuda":
                 torch.cuda.synchronize(self.device)
             seconds = time.perf_counter() - start
-            parts = pooled_parts(self.rows, plan.work)
-            pooled = self.pooler.take(parts, hidden[len(sampled) :]) if hidden is not None and parts else []
-            if logits is None:
-                return StepResult(plan.step, [], seconds, pooled=pooled)
-            positions = [item.computed + item.count for item in sampled]
-            tokens = self.sampler.sample(logits, [item.row for item in sampled], positions, plan.masks)
-        return StepResult(plan.step, tokens, seconds, pooled=pooled)
+            scored, pooled = self._prompts(hidden, len(sampled), places, plan)
+            if self.sampler is None:
+                return None
+            tokens, logprobs = ([], []) if logits is None else self._sample(self.sampler, logits, sampled, plan)
+        return StepResult(plan.step, tokens, seconds, logprobs, scored, pooled)
+
+    def _prompts(
+        self, hidden: Tensor | None, start: int, places: list[Places], plan: StepPlan
+    ) -> tuple[RowLogprobs, list[tuple[int, bytes]]]:
+        """What the hidden states after the first `start` give: log probabilities at `places`, then embeddings."""
+        if hidden is None:
+            return [], []
+        end = start + sum(place.length for place in places)
+        scored = score_prompts(self.model.logits, hidden[start:end], places, self.rows) if places else []
+        parts = pooled_parts(self.rows, plan.work) if self.sampler is not None else []
+        return scored, self.pooler.take(parts, hidden[end:]) if parts else []
+
+    def _sample(
+        self, sampler: Sampler, logits: Tensor, sampled: list[RowWork], plan: StepPlan
+    ) -> tuple[list[int], RowLogprobs]:
+        rows = [item.row for item in sampled]
+        kept = self._scoring.keep(logits, rows)
+        tokens = sampler.sample(logits, rows, [item.computed + item.count for item in sampled], plan.masks)
+        return tokens, [] if kept is None else kept.score(rows, tokens)
 
     def close(self) -> None:
         """Lets go of the cache and leaves the group."""

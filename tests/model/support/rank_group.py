@@ -130,8 +130,8 @@ class RankGroup:
             return [self.alone.load(spec, pages)]
         return self._ask("load", (msgspec.msgpack.encode(spec), pages))
 
-    def step(self, plan: StepPlan) -> tuple[list[int], np.ndarray | None]:
-        """Token ids and logits of the sampling rank; every other rank must have none."""
+    def step(self, plan: StepPlan) -> tuple[StepResult, np.ndarray | None]:
+        """Result and logits of the sampling rank; every other rank must have none."""
         plan = msgspec.msgpack.decode(msgspec.msgpack.encode(plan), type=StepPlan)
         if self.alone is not None:
             result, logits = self.alone.step(plan)
@@ -141,7 +141,7 @@ class RankGroup:
             result, logits = replies[sampler]
             assert all(reply == (None, None) for rank, reply in enumerate(replies) if rank != sampler)
         assert result is not None and result.step == plan.step
-        return result.token_ids, logits
+        return result, logits
 
     def run(self, function: Any) -> list[Any]:
         """`function(communicator)` on every rank at once; it has to be importable."""

@@ -8,9 +8,18 @@ import numpy as np
 from rank_group import PAGE_SIZE, RankGroup
 
 from headway.core.sampling import SamplingParams
-from headway.worker.plan import RowAdded, RowWork, StepPlan
+from headway.worker.plan import NO_RULES, PlaceLogprobs, RowAdded, RowWork, StepPlan
 
 GREEDY = SamplingParams(temperature=0.0)
+
+
+Place = tuple[np.ndarray, np.ndarray]
+
+
+def unpacked(part: PlaceLogprobs) -> list[Place]:
+    """(ids, values) of each place."""
+    ids = np.frombuffer(part.ids, "<u4").reshape(-1, part.width)
+    return list(zip(ids, np.frombuffer(part.values, "<f4").reshape(-1, part.width), strict=True))
 
 
 @dataclass
@@ -24,6 +33,9 @@ class Row:
     computed: int = 0
     fresh: bool = True
     logits: list[np.ndarray] = field(default_factory=list)
+    tops: tuple[int, int] = (-1, -1)
+    logprobs: list[Place] = field(default_factory=list)
+    prompt_logprobs: list[Place] = field(default_factory=list)
 
     @property
     def output(self) -> list[int]:
@@ -48,11 +60,12 @@ class Script:
         sampling: SamplingParams = GREEDY,
         prompt: int | None = None,
         shared: list[int] | None = None,
+        tops: tuple[int, int] = (-1, -1),
     ) -> Row:
-        """A sequence enters; KV of `shared` pages is there already."""
+        """A sequence enters; KV of `shared` pages is there already. `tops` are its logprobs and prompt_logprobs."""
         pages = list(shared or [])
         length = len(tokens) if prompt is None else prompt
-        self.rows[row] = Row(list(tokens), length, pages, sampling, computed=len(pages) * PAGE_SIZE)
+        self.rows[row] = Row(list(tokens), length, pages, sampling, computed=len(pages) * PAGE_SIZE, tops=tops)
         return self.rows[row]
 
     def free(self, row: int, keep_pages: bool = False) -> None:
@@ -76,14 +89,20 @@ class Script:
                 first, new_pages = new_pages[: len(new_pages) // 2], new_pages[len(new_pages) // 2 :]
                 row.pages += first
                 tokens = np.array(row.tokens, "<u4").tobytes()
-                added.append(RowAdded(index, tokens, row.prompt, start, list(row.pages), row.sampling))
+                added.append(
+                    RowAdded(index, tokens, row.prompt, start, list(row.pages), row.sampling, 0, NO_RULES, *row.tops)
+                )
                 row.fresh = False
             row.pages += new_pages
             row.computed += count
             work.append(RowWork(index, start, count, row.computed == len(row.tokens), new_pages))
         plan = StepPlan(self.step, self.freed, added, self.appended, work)
         self.step, self.freed, self.appended = self.step + 1, [], []
-        chosen, logits = self.group.step(plan)
+        result, logits = self.group.step(plan)
+        chosen = result.token_ids
+        for kind, parts in (("logprobs", result.logprobs), ("prompt_logprobs", result.prompt_logprobs)):
+            for index, part in parts:
+                getattr(self.rows[index], kind).extend(unpacked(part))
         sampled = [item.row for item in work if item.sample]
         assert len(chosen) == len(sampled)
         for position, (index, token) in enumerate(zip(sampled, chosen, strict=True)):
