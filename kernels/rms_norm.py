@@ -6,12 +6,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from .launch import jit, power_of_two, takes, tl
+
 
 def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
     """`x / sqrt(mean(x^2) + eps) * weight` over the last dimension, computed in float32.
 
     x: [tokens, hidden], weight: [hidden] of the same dtype. Returns [tokens, hidden] in the dtype of `x`.
     """
+    if takes(x):
+        return _launch(x, None, weight, eps)
     return F.rms_norm(x, weight.shape, weight, eps)
 
 
@@ -20,8 +24,10 @@ def add_rms_norm(x: Tensor, residual: Tensor, weight: Tensor, eps: float) -> Ten
 
     x, residual: [tokens, hidden] of one dtype, weight: [hidden]. Returns [tokens, hidden].
     """
+    if takes(x):
+        return _launch(x, residual, weight, eps)
     residual.add_(x)
-    return rms_norm(residual, weight, eps)
+    return F.rms_norm(residual, weight.shape, weight, eps)
 
 
 def rms_norm_reference(x: Tensor, weight: Tensor, eps: float) -> Tensor:
@@ -29,3 +35,37 @@ def rms_norm_reference(x: Tensor, weight: Tensor, eps: float) -> Tensor:
     wide = x.float()
     scale = torch.rsqrt(wide.pow(2).mean(-1, keepdim=True) + eps)
     return (wide * scale).to(x.dtype) * weight
+
+
+def _launch(x: Tensor, residual: Tensor | None, weight: Tensor, eps: float) -> Tensor:
+    x = x.contiguous()
+    tokens, hidden = x.shape
+    out = torch.empty_like(x)
+    if tokens:
+        block = power_of_two(hidden)
+        warps = min(16, max(1, block // 512))
+        rms_norm_kernel[(tokens,)](
+            x, x if residual is None else residual, weight, out, eps, hidden, residual is not None, block,
+            num_warps=warps,
+        )  # fmt: skip
+    return out
+
+
+@jit
+def rms_norm_kernel(
+    x: tl.tensor, residual: tl.tensor, weight: tl.tensor, out: tl.tensor, eps: tl.tensor,
+    HIDDEN: tl.constexpr, ADD: tl.constexpr, BLOCK: tl.constexpr,
+) -> None:  # fmt: skip
+    """One program a token. The sum is rounded to the residual's dtype before it is normed, as the reference does."""
+    token = tl.program_id(0).to(tl.int64)
+    at = tl.arange(0, BLOCK)
+    inside = at < HIDDEN
+    value = tl.load(x + token * HIDDEN + at, mask=inside, other=0.0).to(tl.float32)
+    if ADD:
+        value += tl.load(residual + token * HIDDEN + at, mask=inside, other=0.0).to(tl.float32)
+        total = value.to(residual.dtype.element_ty)
+        tl.store(residual + token * HIDDEN + at, total, mask=inside)
+        value = total.to(tl.float32)
+    scale = tl.rsqrt(tl.sum(value * value, 0) / HIDDEN + eps)
+    gain = tl.load(weight + at, mask=inside, other=0.0).to(tl.float32)
+    tl.store(out + token * HIDDEN + at, (value * scale * gain).to(out.dtype.element_ty), mask=inside)

@@ -1,0 +1,204 @@
+"""Attention of rows with one query each over their pages: split over the context, with splits of a fixed size.
+
+Each program takes one row, one KV head with all query heads that share it, and one split of the context; a second
+kernel merges the splits in their order (Flash-Decoding: Dao, Haziza, Massa and Sizov, 2023). The size of a split does
+not depend on the batch, so that neither does the order in which a row's sums are taken: its result has the same bits
+alone and in company.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from .launch import constant, half_type, jit, power_of_two, takes, tl, triton
+from .rope_kv_write import KvPages
+
+SPLIT = 512  # tokens of context for one program
+BLOCK = 64  # of them at a time
+LEAST_ROWS = 16  # of a matrix product
+LOG2_E = constant(1.4426950408889634)
+
+
+def attention_decode(
+    query: Tensor, pages: KvPages, tables: Tensor, lengths: Tensor, scale: float, *,
+    longest: int, window: int = 0, softcap: float = 0.0,
+) -> Tensor:  # fmt: skip
+    """Attention of row r's one query over its `lengths[r]` tokens.
+
+    query: [rows, heads, head_dim]; tables: [rows, width] int32, lengths: [rows] int32, on the query's device; `longest`
+    is at least the largest length (a captured graph passes the longest that it serves). With `window`, a query sees no
+    more than so many newest tokens; with `softcap`, scores are capped to it by tanh. A row of length 0 gives zeros.
+    Returns [rows, heads * head_dim].
+    """
+    if takes(query):
+        return _launch(query, pages, tables, lengths, scale, longest, window, softcap)
+    return attention_decode_reference(query, pages, tables, lengths, scale, window=window, softcap=softcap)
+
+
+def attention_decode_reference(
+    query: Tensor, pages: KvPages, tables: Tensor, lengths: Tensor, scale: float, *, window: int = 0,
+    softcap: float = 0.0,
+) -> Tensor:  # fmt: skip
+    """The definition, row by row in float64. Returns [rows, heads * head_dim] in the dtype of `query`."""
+    rows, heads, head_dim = query.shape
+    kv_heads = pages.keys.shape[2]
+    out = torch.zeros((rows, heads * head_dim), dtype=query.dtype, device=query.device)
+    for row, length in enumerate(lengths.tolist()):
+        first = max(0, length - window) if window else 0
+        if first >= length:
+            continue
+        key, value = gather_context(pages, tables[row], first, length)
+        wide = query[row].double().view(kv_heads, heads // kv_heads, head_dim)
+        scores = torch.einsum("kgd,ckd->kgc", wide, key) * scale
+        if softcap:
+            scores = softcap * torch.tanh(scores / softcap)
+        out[row] = torch.einsum("kgc,ckd->kgd", scores.softmax(-1), value).reshape(-1).to(query.dtype)
+    return out
+
+
+def gather_context(pages: KvPages, table: Tensor, first: int, last: int) -> tuple[Tensor, Tensor]:
+    """Keys and values of one row's tokens [first, last), each [tokens, kv_heads, head_dim] float64."""
+    tokens = torch.arange(first, last, device=table.device)
+    slots = table[tokens // pages.page_size].long() * pages.page_size + tokens % pages.page_size
+    found = []
+    for cache, scales in ((pages.keys, pages.key_scales), (pages.values, pages.value_scales)):
+        wide = cache.view(-1, *cache.shape[2:])[slots].double()
+        if scales is not None:
+            wide *= scales.view(-1, cache.shape[2])[slots].double().unsqueeze(-1)
+        found.append(wide)
+    return found[0], found[1]
+
+
+def _launch(
+    query: Tensor, pages: KvPages, tables: Tensor, lengths: Tensor, scale: float, longest: int, window: int,
+    softcap: float,
+) -> Tensor:  # fmt: skip
+    rows, heads, head_dim = query.shape
+    kv_heads = pages.keys.shape[2]
+    splits = max(1, triton.cdiv(longest, SPLIT))
+    out = torch.empty((rows, heads * head_dim), dtype=query.dtype, device=query.device)
+    if not rows:
+        return out
+    partial = torch.empty((rows, heads, splits, head_dim), dtype=torch.float32, device=query.device)
+    weights = torch.empty((rows, heads, splits), dtype=torch.float32, device=query.device)
+    narrow = pages.key_scales is not None
+    group = heads // kv_heads
+    decode_kernel[(rows, kv_heads, splits)](
+        query, pages.keys, pages.values, pages.key_scales if narrow else query,
+        pages.value_scales if narrow else query, tables, lengths, partial, weights,
+        scale, softcap, window, tables.stride(0), splits,
+        KV_HEADS=kv_heads, GROUP=group, GROUP_BLOCK=max(LEAST_ROWS, power_of_two(group)),
+        DIM=head_dim, DIM_BLOCK=power_of_two(head_dim), PAGE=pages.page_size, SPLIT=SPLIT, BLOCK=BLOCK,
+        WINDOW=window > 0, SOFTCAP=softcap > 0, NARROW=narrow, PRECISION=precision(query.dtype),
+        num_warps=warps(narrow), num_stages=3,
+    )  # fmt: skip
+    merge_kernel[(rows, heads)](
+        partial, weights, out, splits, DIM=head_dim, DIM_BLOCK=power_of_two(head_dim), num_warps=1
+    )
+    return out
+
+
+def warps(narrow: bool) -> int:
+    """Warps of a program; a narrow cache takes registers for its scales and conversions."""
+    return 8 if narrow else 4
+
+
+def precision(dtype: torch.dtype) -> str:
+    """How matrix products take their operands: float32 as it is, not rounded to 19 bits."""
+    return "tf32" if half_type(dtype) else "ieee"
+
+
+@jit
+def decode_kernel(
+    query: tl.tensor, keys: tl.tensor, values: tl.tensor, key_scales: tl.tensor, value_scales: tl.tensor,
+    tables: tl.tensor, lengths: tl.tensor,
+    partial: tl.tensor, weights: tl.tensor, scale: tl.tensor, softcap: tl.tensor, window: tl.tensor,
+    table_width: tl.tensor, splits: tl.tensor,
+    KV_HEADS: tl.constexpr, GROUP: tl.constexpr, GROUP_BLOCK: tl.constexpr, DIM: tl.constexpr,
+    DIM_BLOCK: tl.constexpr, PAGE: tl.constexpr, SPLIT: tl.constexpr, BLOCK: tl.constexpr,
+    WINDOW: tl.constexpr, SOFTCAP: tl.constexpr, NARROW: tl.constexpr, PRECISION: tl.constexpr,
+) -> None:  # fmt: skip
+    """One split of one row: its weighted sum of values in `partial`, and the log2 of its weight in `weights`."""
+    row = tl.program_id(0).to(tl.int64)
+    kv_head = tl.program_id(1)
+    split = tl.program_id(2)
+    length = tl.load(lengths + row)
+    first = tl.maximum(length - window, 0) if WINDOW else 0
+    start = split * SPLIT
+    stop = tl.minimum(start + SPLIT, length)
+
+    member = tl.arange(0, GROUP_BLOCK)
+    real = member < GROUP
+    head = kv_head * GROUP + member
+    slot_of_result = (row * KV_HEADS * GROUP + head) * splits + split
+    if (start >= stop) | (stop <= first):
+        tl.store(weights + slot_of_result, tl.full((GROUP_BLOCK,), float("-inf"), tl.float32), mask=real)
+        return
+
+    at = tl.arange(0, DIM_BLOCK)
+    inside = at < DIM
+    asked = real[:, None] & inside[None, :]
+    q = tl.load(query + (row * KV_HEADS * GROUP + head)[:, None] * DIM + at[None, :], mask=asked, other=0.0)
+    best = tl.full((GROUP_BLOCK,), float("-inf"), tl.float32)
+    total = tl.zeros((GROUP_BLOCK,), tl.float32)
+    sums = tl.zeros((GROUP_BLOCK, DIM_BLOCK), tl.float32)
+    begin = tl.maximum(start, first // BLOCK * BLOCK)
+    for block in range(begin, stop, BLOCK):
+        token = block + tl.arange(0, BLOCK)
+        seen = (token < stop) & (token >= first)
+        page = tl.load(tables + row * table_width + token // PAGE, mask=seen, other=0).to(tl.int64)
+        place = (page * PAGE + token % PAGE) * KV_HEADS + kv_head
+        k = tl.load(keys + place[:, None] * DIM + at[None, :], mask=seen[:, None] & inside[None, :], other=0.0)
+        scores = tl.dot(q, tl.trans(k.to(q.dtype)), input_precision=PRECISION) * scale
+        if NARROW:
+            scores *= tl.load(key_scales + place, mask=seen, other=0.0)[None, :]
+        if SOFTCAP:
+            scores = softcap * (2.0 * tl.sigmoid(2.0 * scores / softcap) - 1.0)
+        scores = tl.where(seen[None, :], scores * LOG2_E, float("-inf"))
+        higher = tl.maximum(best, tl.max(scores, 1))
+        # A block may lie wholly before the window, and then nothing has been seen yet.
+        base = tl.where(higher == float("-inf"), 0.0, higher)
+        shrink = tl.exp2(best - base)
+        weight = tl.exp2(scores - base[:, None])
+        total = total * shrink + tl.sum(weight, 1)
+        if NARROW:
+            weight *= tl.load(value_scales + place, mask=seen, other=0.0)[None, :]
+        v = tl.load(values + place[:, None] * DIM + at[None, :], mask=seen[:, None] & inside[None, :], other=0.0)
+        sums = sums * shrink[:, None]
+        sums = tl.dot(weight.to(q.dtype), v.to(q.dtype), sums, input_precision=PRECISION)
+        best = higher
+    tl.store(partial + slot_of_result[:, None] * DIM + at[None, :], sums / total[:, None], mask=asked)
+    tl.store(weights + slot_of_result, best + tl.log2(total), mask=real)
+
+
+@jit
+def merge_kernel(
+    partial: tl.tensor,
+    weights: tl.tensor,
+    out: tl.tensor,
+    splits: tl.tensor,
+    DIM: tl.constexpr,
+    DIM_BLOCK: tl.constexpr,
+) -> None:
+    """The splits of one row and head into one result, first to last."""
+    row = tl.program_id(0).to(tl.int64)
+    head = tl.program_id(1)
+    result = row * tl.num_programs(1) + head
+    at = tl.arange(0, DIM_BLOCK)
+    inside = at < DIM
+    best = tl.full((), float("-inf"), tl.float32)
+    total = tl.zeros((), tl.float32)
+    sums = tl.zeros((DIM_BLOCK,), tl.float32)
+    for split in range(0, splits):
+        weight = tl.load(weights + result * splits + split)
+        # What a split without tokens left in `partial` is nothing, and could be NaN.
+        if weight > float("-inf"):
+            higher = tl.maximum(best, weight)
+            shrink, grow = tl.exp2(best - higher), tl.exp2(weight - higher)
+            part = tl.load(partial + (result * splits + split) * DIM + at, mask=inside, other=0.0)
+            sums = sums * shrink + part * grow
+            total = total * shrink + grow
+            best = higher
+    found = tl.where(total > 0.0, sums / tl.where(total > 0.0, total, 1.0), 0.0)
+    tl.store(out + result * DIM + at, found.to(out.dtype.element_ty), mask=inside)

@@ -1,0 +1,57 @@
+"""Where the Triton kernels run: on CUDA tensors, and, for proofs without a GPU, in Triton's interpreter.
+
+Triton is optional: without it every operation goes by its torch reference, on whatever device. The interpreter is on
+when TRITON_INTERPRET=1 is set before this module is first imported; then CPU tensors go through the kernels too.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+if TYPE_CHECKING:
+    import triton
+    import triton.language as tl
+
+    AVAILABLE = True
+else:
+    try:
+        import triton
+        import triton.language as tl
+
+        AVAILABLE = True
+    except ImportError:
+        triton = tl = None
+        AVAILABLE = False
+
+INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
+
+__all__ = ["AVAILABLE", "INTERPRETED", "constant", "jit", "power_of_two", "takes", "tl", "triton"]
+
+
+def jit(function: Any) -> Any:
+    """`triton.jit`, or the bare function where there is no Triton: nobody calls it then."""
+    return triton.jit(function) if AVAILABLE else function
+
+
+def constant(value: Any) -> Any:
+    """A number of this module's kind that kernels may use by its name."""
+    return tl.constexpr(value) if AVAILABLE else value
+
+
+def takes(x: Tensor) -> bool:
+    """Whether an operation on `x` goes through its Triton kernel."""
+    return AVAILABLE and (x.is_cuda or INTERPRETED)
+
+
+def power_of_two(value: int) -> int:
+    """The least power of two that is not below `value`, which is above zero."""
+    return 1 << (value - 1).bit_length()
+
+
+def half_type(dtype: torch.dtype) -> bool:
+    """Whether matrix units take it as it is."""
+    return dtype in (torch.float16, torch.bfloat16)

@@ -1,0 +1,154 @@
+"""Rotary embedding of queries and keys, and the write of keys and values into the paged cache, in one pass.
+
+The cache may be narrower than the model: int8 or fp8 (e4m3), with one float32 scale for each token and KV head, taken
+from the largest magnitude of that key or value when it is written.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from .launch import jit, power_of_two, takes, tl
+from .rotary import rotate
+
+INT8_LARGEST = 127.0
+FP8_LARGEST = 448.0  # of e4m3
+
+
+class KvPages(NamedTuple):
+    """Keys and values of one layer.
+
+    keys, values: [pages, page_size, kv_heads, head_dim], contiguous, of the model's dtype, int8 or float8_e4m3fn;
+    for the narrow two key_scales, value_scales: [pages, page_size, kv_heads] float32, else None.
+    """
+
+    keys: Tensor
+    values: Tensor
+    key_scales: Tensor | None = None
+    value_scales: Tensor | None = None
+
+    @property
+    def page_size(self) -> int:
+        return int(self.keys.shape[1])
+
+
+def quantize_heads(x: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """`x` [..., head_dim] as `dtype` (int8 or float8_e4m3fn), and the scale [...] float32 that gives it back."""
+    largest = INT8_LARGEST if dtype == torch.int8 else FP8_LARGEST
+    wide = x.float()
+    scale = wide.abs().amax(-1).clamp_(min=1e-20) / largest
+    narrow = wide / scale.unsqueeze(-1)
+    if dtype == torch.int8:
+        narrow = narrow.round()
+    return narrow.clamp_(-largest, largest).to(dtype), scale
+
+
+def rope_kv_write(
+    qkv: Tensor, cos: Tensor, signed_sin: Tensor, positions: Tensor, slots: Tensor, pages: KvPages, heads: int
+) -> Tensor:
+    """Turns queries and keys by their positions, stores keys and values in their slots, returns the queries.
+
+    qkv: [tokens, heads + 2 * kv_heads, head_dim], contiguous; cos, signed_sin: [positions, rotary_dim], tables of
+    `rotary_tables`, of which a head's first rotary_dim elements are turned; positions, slots: [tokens] int64, slots as
+    for `kv_write`. Returns [tokens, heads, head_dim].
+    """
+    if takes(qkv):
+        return _launch(qkv, cos, signed_sin, positions, slots, pages, heads)
+    return rope_kv_write_reference(qkv, cos, signed_sin, positions, slots, pages, heads)
+
+
+def rope_kv_write_reference(
+    qkv: Tensor, cos: Tensor, signed_sin: Tensor, positions: Tensor, slots: Tensor, pages: KvPages, heads: int
+) -> Tensor:
+    """The same by torch's operations."""
+    kv_heads = pages.keys.shape[2]
+    width = cos.shape[-1]
+    turned = rotate(qkv[:, : heads + kv_heads, :width], cos[positions].unsqueeze(1), signed_sin[positions].unsqueeze(1))
+    turned = torch.cat((turned, qkv[:, : heads + kv_heads, width:]), -1)
+    for new, cache, scales in (
+        (turned[:, heads:], pages.keys, pages.key_scales),
+        (qkv[:, heads + kv_heads :], pages.values, pages.value_scales),
+    ):
+        flat = cache.view(-1, *cache.shape[2:])
+        if scales is None:
+            flat[slots] = new.to(cache.dtype)
+        else:
+            flat[slots], scales.view(-1, kv_heads)[slots] = quantize_heads(new, cache.dtype)
+    return turned[:, :heads].contiguous()
+
+
+def _launch(
+    qkv: Tensor, cos: Tensor, signed_sin: Tensor, positions: Tensor, slots: Tensor, pages: KvPages, heads: int
+) -> Tensor:
+    tokens, _, head_dim = qkv.shape
+    kv_heads, rotary_dim = pages.keys.shape[2], cos.shape[-1]
+    query = torch.empty((tokens, heads, head_dim), dtype=qkv.dtype, device=qkv.device)
+    narrow = pages.key_scales is not None
+    if tokens:
+        rope_kv_write_kernel[(tokens, heads + 2 * kv_heads)](
+            qkv, cos, signed_sin, positions, slots, query, pages.keys, pages.values,
+            pages.key_scales if narrow else qkv, pages.value_scales if narrow else qkv,
+            HEADS=heads, KV_HEADS=kv_heads, DIM=head_dim, ROTARY=rotary_dim, BLOCK=power_of_two(head_dim),
+            NARROW=narrow, INT8=pages.keys.dtype == torch.int8, num_warps=1,
+        )  # fmt: skip
+    return query
+
+
+@jit
+def rope_kv_write_kernel(
+    qkv: tl.tensor, cos: tl.tensor, signed_sin: tl.tensor, positions: tl.tensor, slots: tl.tensor, query: tl.tensor,
+    keys: tl.tensor, values: tl.tensor,
+    key_scales: tl.tensor, value_scales: tl.tensor,
+    HEADS: tl.constexpr, KV_HEADS: tl.constexpr, DIM: tl.constexpr, ROTARY: tl.constexpr, BLOCK: tl.constexpr,
+    NARROW: tl.constexpr, INT8: tl.constexpr,
+) -> None:  # fmt: skip
+    """One program for each token and head of `qkv`."""
+    token = tl.program_id(0).to(tl.int64)
+    head = tl.program_id(1)
+    at = tl.arange(0, BLOCK)
+    inside = at < DIM
+    source = qkv + (token * (HEADS + 2 * KV_HEADS) + head) * DIM
+    value = tl.load(source + at, mask=inside, other=0.0).to(tl.float32)
+    if head < HEADS + KV_HEADS:
+        position = tl.load(positions + token)
+        turning = at < ROTARY
+        other = tl.where(at < ROTARY // 2, at + ROTARY // 2, at - ROTARY // 2)
+        partner = tl.load(source + other, mask=turning, other=0.0).to(tl.float32)
+        c = tl.load(cos + position * ROTARY + at, mask=turning, other=1.0).to(tl.float32)
+        s = tl.load(signed_sin + position * ROTARY + at, mask=turning, other=0.0).to(tl.float32)
+        value = value * c + partner * s
+    if head < HEADS:
+        tl.store(query + (token * HEADS + head) * DIM + at, value.to(query.dtype.element_ty), mask=inside)
+    else:
+        slot = tl.load(slots + token)
+        if head < HEADS + KV_HEADS:
+            _store(keys, key_scales, slot * KV_HEADS + head - HEADS, value, at, inside, qkv, DIM, NARROW, INT8)
+        else:
+            into = slot * KV_HEADS + head - HEADS - KV_HEADS
+            _store(values, value_scales, into, value, at, inside, qkv, DIM, NARROW, INT8)
+
+
+@jit
+def _store(
+    cache: tl.tensor, scales: tl.tensor, row: tl.tensor, value: tl.tensor, at: tl.tensor, inside: tl.tensor,
+    like: tl.tensor,
+    DIM: tl.constexpr, NARROW: tl.constexpr, INT8: tl.constexpr,
+) -> None:  # fmt: skip
+    """One key or value into its place; a narrow one is taken from what the model's own dtype would hold."""
+    value = value.to(like.dtype.element_ty)
+    if NARROW:
+        wide = value.to(tl.float32)
+        LARGEST: tl.constexpr = 127.0 if INT8 else 448.0
+        scale = tl.maximum(tl.max(tl.abs(wide), 0), 1e-20) / LARGEST
+        wide = wide / scale
+        if INT8:
+            # Half away from zero; ties to even, as torch rounds, are rare and no better.
+            wide = tl.where(wide >= 0, tl.floor(wide + 0.5), tl.ceil(wide - 0.5))
+        wide = tl.minimum(tl.maximum(wide, -LARGEST), LARGEST)
+        tl.store(cache + row * DIM + at, wide.to(cache.dtype.element_ty), mask=inside)
+        tl.store(scales + row, scale)
+    else:
+        tl.store(cache + row * DIM + at, value.to(cache.dtype.element_ty), mask=inside)

@@ -1,0 +1,240 @@
+"""The kernels as the engine launches them for models of today: what is compiled ahead of time to see that it builds.
+
+`python -m headway.kernels.variants` compiles them all for Ampere and Hopper and prints what each takes. No GPU is
+needed: Triton brings its assembler along.
+"""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from . import (
+    attention_decode,
+    attention_prefill,
+    launch,
+    linear_w4a16,
+    linear_w8a8,
+    page_copy,
+    rms_norm,
+    rope_kv_write,
+    sample,
+    swiglu,
+    vocab_embedding,
+)
+
+CAPABILITIES = (80, 90)
+SHARED_LIMIT = {80: 163 * 1024, 90: 227 * 1024}  # bytes that one program may take
+
+
+class Variant(NamedTuple):
+    """One specialization. `signature` holds the types of its run-time arguments, `constants` its compile-time ones.
+
+    Pointers, and the integers named in `multiples`, are multiples of 16, as the launcher finds them to be.
+    """
+
+    name: str
+    kernel: Any
+    signature: Mapping[str, str]
+    constants: Mapping[str, Any]
+    num_warps: int = 4
+    num_stages: int = 3
+    multiples: tuple[str, ...] = ()
+
+
+class Compiled(NamedTuple):
+    """What the assembler says of one variant on one chip; `spills` in bytes of local memory a thread."""
+
+    name: str
+    capability: int
+    registers: int
+    spills: int
+    shared: int
+
+
+def variants() -> Iterator[Variant]:
+    """Every hot variant: bf16 models with heads of 64, 128 and 256, and caches of bf16, fp8 and int8."""
+    yield from _elementwise()
+    yield from _attention()
+    yield from _linear()
+    yield from _sampling()
+
+
+def _elementwise() -> Iterator[Variant]:
+    pointers = {"x": "*bf16", "residual": "*bf16", "weight": "*bf16", "out": "*bf16", "eps": "fp32"}
+    for hidden in (1024, 4096, 8192):
+        constants = {"HIDDEN": hidden, "ADD": True, "BLOCK": hidden}
+        yield Variant(f"add_rms_norm {hidden}", rms_norm.rms_norm_kernel, pointers, constants, min(16, hidden // 512))
+    yield Variant(
+        "swiglu", swiglu.swiglu_kernel, {"gate_up": "*bf16", "out": "*bf16"}, {"WIDTH": 14336, "BLOCK": swiglu.BLOCK}
+    )
+    for cache, kind in CACHES.items():
+        signature = {
+            "qkv": "*bf16", "cos": "*bf16", "signed_sin": "*bf16", "positions": "*i64", "slots": "*i64",
+            "query": "*bf16", "keys": kind, "values": kind, "key_scales": "*fp32", "value_scales": "*fp32",
+        }  # fmt: skip
+        constants = {
+            "HEADS": 32, "KV_HEADS": 8, "DIM": 128, "ROTARY": 128, "BLOCK": 128, "NARROW": cache != "bf16",
+            "INT8": cache == "int8",
+        }  # fmt: skip
+        yield Variant(f"rope_kv_write {cache}", rope_kv_write.rope_kv_write_kernel, signature, constants, 1)
+
+
+CACHES = {"bf16": "*bf16", "fp8": "*fp8e4nv", "int8": "*i8"}
+
+
+ATTENTION = (  # head_dim, query heads for each KV head, cache
+    (64, 2, "bf16"), (96, 1, "bf16"), (128, 4, "bf16"), (128, 4, "fp8"), (128, 4, "int8"), (256, 2, "bf16"),
+)  # fmt: skip
+
+
+def _attention() -> Iterator[Variant]:
+    for dim, group, cache in ATTENTION:
+        kind = CACHES[cache]
+        shared = {
+            "query": "*bf16", "keys": kind, "values": kind, "key_scales": "*fp32", "value_scales": "*fp32",
+            "tables": "*i32",
+        }  # fmt: skip
+        scalars = {"scale": "fp32", "softcap": "fp32", "window": "i32", "table_width": "i32"}
+        constants = {
+            "KV_HEADS": 8, "GROUP": group, "DIM": dim, "DIM_BLOCK": launch.power_of_two(dim), "PAGE": 16,
+            "WINDOW": dim == 256, "SOFTCAP": dim == 256, "NARROW": cache != "bf16", "PRECISION": "tf32",
+        }  # fmt: skip
+        yield Variant(
+            f"decode {dim} {cache}", attention_decode.decode_kernel,
+            shared | {"lengths": "*i32", "partial": "*fp32", "weights": "*fp32"} | scalars | {"splits": "i32"},
+            constants | {"GROUP_BLOCK": attention_decode.LEAST_ROWS, "SPLIT": attention_decode.SPLIT,
+                         "BLOCK": attention_decode.BLOCK},
+            num_warps=attention_decode.warps(cache != "bf16"),
+        )  # fmt: skip
+        rows = attention_prefill.tile_queries(8 * group, 8, dim) * group
+        block, stages, warps = attention_prefill.pipeline(dim)
+        yield Variant(
+            f"prefill {dim} {cache}", attention_prefill.prefill_kernel,
+            shared | {"tiles": "*i32", "out": "*bf16"} | scalars,
+            constants | {"GROUP_BLOCK": group, "ROWS": rows, "BLOCK": block},
+            num_warps=warps, num_stages=stages,
+        )  # fmt: skip
+    yield Variant(
+        "decode merge", attention_decode.merge_kernel,
+        {"partial": "*fp32", "weights": "*fp32", "out": "*bf16", "splits": "i32"}, {"DIM": 128, "DIM_BLOCK": 128}, 1,
+    )  # fmt: skip
+
+
+def _linear() -> Iterator[Variant]:
+    for rows in (16, 64):
+        shared = {"rows": "i32", "outputs": "i32"}
+        splits = linear_w8a8.input_splits(rows, 4096, 4096)
+        common = {"INPUTS": 4096, "SPLITS": splits, "BIAS": False, "BLOCK_ROWS": rows}
+        for name, kind in (("int8", "*i8"), ("fp8", "*fp8e4nv")):
+            pointers = {
+                "x": kind, "scales": "*fp32", "weight": kind, "weight_scales": "*fp32", "bias": "*bf16",
+                "out": "*bf16" if splits == 1 else "*fp32",
+            }  # fmt: skip
+            blocks = {"BLOCK_OUT": linear_w8a8.BLOCK_OUT, "BLOCK_IN": linear_w8a8.BLOCK_IN}
+            constants = common | blocks | {"INT8": name == "int8"}
+            kernel = linear_w8a8.w8a8_kernel
+            yield Variant(f"w8a8 {rows} {name}", kernel, pointers | shared, constants, 4, 4, ("outputs",))
+        pointers = {
+            "x": "*bf16", "words": "*i32", "scales": "*bf16", "zeros": "*bf16", "bias": "*bf16",
+            "out": "*bf16" if splits == 1 else "*fp32",
+        }  # fmt: skip
+        constants = common | {"GROUP": 128, "BLOCK_OUT": linear_w4a16.BLOCK_OUT}
+        yield Variant(f"w4a16 {rows}", linear_w4a16.w4a16_kernel, pointers | shared, constants, 4, 3, ("outputs",))
+    yield Variant(
+        "quantize rows int8", linear_w8a8.quantize_kernel, {"x": "*bf16", "narrow": "*i8", "scales": "*fp32"},
+        {"INPUTS": 4096, "BLOCK": 4096, "INT8": True}, 8,
+    )  # fmt: skip
+    yield Variant(
+        "add parts", linear_w8a8.add_parts_kernel,
+        {"parts": "*fp32", "bias": "*bf16", "out": "*bf16", "rows": "i32", "outputs": "i32"},
+        {"SPLITS": 8, "BIAS": False, "BLOCK": 1024},
+    )  # fmt: skip
+
+
+def _sampling() -> Iterator[Variant]:
+    floats = dict.fromkeys(("logits", "temperatures", "top_ps", "min_ps", "bests"), "*fp32")
+    least = {"LEAST_TEMPERATURE": sample.LEAST_TEMPERATURE}
+    yield Variant(
+        "sample floor", sample.floor_kernel, floats | {"top_ks": "*i32", "floors": "*i32", "vocab_size": "i32"},
+        {"FILTERED": True, "BLOCK": sample.SEARCH_BLOCK, **least}, 8, 3, ("vocab_size",),
+    )  # fmt: skip
+    yield Variant(
+        "sample draw", sample.draw_kernel,
+        floats | {"seeds": "*i64", "positions": "*i64", "sequences": "*i64", "floors": "*i32", "scores": "*fp32",
+                  "places": "*i32", "vocab_size": "i32"},
+        {"BLOCK": sample.BLOCK, **least}, 4, 3, ("vocab_size",),
+    )  # fmt: skip
+    yield Variant(
+        "sample choose", sample.choose_kernel,
+        {"scores": "*fp32", "places": "*i32", "tokens": "*i64", "parts": "i32"}, {"BLOCK": 64}, 1,
+    )  # fmt: skip
+    yield Variant(
+        "vocab embedding", vocab_embedding.vocab_embedding_kernel,
+        {"token_ids": "*i64", "table": "*bf16", "out": "*bf16", "first": "i32", "held": "i32"},
+        {"HIDDEN": 4096, "BLOCK": vocab_embedding.BLOCK},
+    )  # fmt: skip
+    yield Variant(
+        "page copy", page_copy.page_copy_kernel, {"addresses": "*i64", "pages": "*i64", "copies": "*i32"},
+        {"WORDS": 8192, "WRITE": False, "BLOCK": page_copy.BLOCK},
+    )  # fmt: skip
+
+
+def compile_variant(variant: Variant, capability: int) -> Compiled:
+    """Builds the machine code of one variant. Raises what Triton raises when it does not build."""
+    from triton.backends.compiler import GPUTarget
+    from triton.compiler import ASTSource
+
+    names = variant.kernel.arg_names
+    signature = {name: variant.signature.get(name, "constexpr") for name in names}
+    attributes = {
+        (index,): [["tt.divisibility", 16]]
+        for index, name in enumerate(names)
+        if signature[name].startswith("*") or name in variant.multiples
+    }
+    constants = {(names.index(name),): value for name, value in variant.constants.items() if name in names}
+    source = ASTSource(variant.kernel, signature, constants, attributes)
+    options = {"num_warps": variant.num_warps, "num_stages": variant.num_stages}
+    built = launch.triton.compile(source, target=GPUTarget("cuda", capability, 32), options=options)
+    registers, spills = _resources(built.asm["cubin"])
+    return Compiled(variant.name, capability, registers, spills, built.metadata.shared)
+
+
+def _resources(cubin: bytes) -> tuple[int, int]:
+    """Registers and spilled bytes of a thread."""
+    tool = Path(launch.triton.__file__).parent / "backends" / "nvidia" / "bin" / "cuobjdump"
+    with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
+        file.write(cubin)
+        file.flush()
+        dump = subprocess.run(
+            [tool, "--dump-resource-usage", file.name], capture_output=True, text=True, check=True
+        ).stdout
+    found = re.search(r"REG:(\d+) STACK:(\d+)", dump)
+    assert found is not None, f"cuobjdump says nothing of registers: {dump}"
+    return int(found[1]), int(found[2])
+
+
+def main() -> int:
+    jobs = [(variant, capability) for variant in variants() for capability in CAPABILITIES]
+    jobs = [job for job in jobs if not (job[1] < 89 and "fp8" in job[0].name)]
+    with ThreadPoolExecutor(4) as pool:
+        rows = list(pool.map(lambda job: compile_variant(*job), jobs))
+    print(f"{'kernel':28} {'sm':>3} {'registers':>9} {'spills':>6} {'shared':>7}")
+    bad = 0
+    for row in rows:
+        over = row.spills > 0 or row.shared > SHARED_LIMIT[row.capability]
+        bad += over
+        print(
+            f"{row.name:28} {row.capability:3} {row.registers:9} {row.spills:6} {row.shared:7}{'  !' if over else ''}"
+        )
+    return 1 if bad else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

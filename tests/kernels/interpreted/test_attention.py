@@ -1,0 +1,117 @@
+"""Paged attention against its definition, over drawn shapes, with whatever does not belong to a row poisoned."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from headway.kernels.attention_decode import attention_decode, attention_decode_reference
+from headway.kernels.attention_prefill import (
+    attention_prefill,
+    attention_prefill_reference,
+    plan_tiles,
+    tile_queries,
+)
+from headway.kernels.rope_kv_write import KvPages, quantize_heads
+
+FEW = settings(max_examples=12, deadline=None, suppress_health_check=list(HealthCheck))
+
+
+def paged(lengths: list[int], page: int, kv_heads: int, dim: int, kind: torch.dtype) -> tuple[KvPages, Tensor]:
+    """Pages of rows of these lengths, in no order, and everything else NaN (or the widest, where there is no NaN)."""
+    width = max(1, max(-(-length // page) for length in lengths))
+    total = len(lengths) * width + 1
+    order = torch.randperm(total, dtype=torch.int32)
+    tables = torch.full((len(lengths), width), 2**30, dtype=torch.int32)
+    wide = [torch.full((total * page, kv_heads, dim), torch.nan) for _ in range(2)]
+    taken = 0
+    for row, length in enumerate(lengths):
+        used = -(-length // page)
+        tables[row, :used] = order[taken : taken + used]
+        taken += used
+        tokens = torch.arange(length)
+        slots = tables[row, tokens // page].long() * page + tokens % page
+        for cache in wide:
+            cache[slots] = torch.randn(length, kv_heads, dim)
+    shape = (total, page, kv_heads, dim)
+    if kind in (torch.float32, torch.float16):
+        return KvPages(*(cache.to(kind).view(shape) for cache in wide)), tables
+    poison = torch.where(wide[0].isnan(), 0.0, wide[0]), torch.where(wide[1].isnan(), 0.0, wide[1])
+    (keys, key_scales), (values, value_scales) = (quantize_heads(cache, kind) for cache in poison)
+    key_scales[wide[0].isnan().any(-1)] = torch.nan
+    value_scales[wide[0].isnan().any(-1)] = torch.nan
+    return KvPages(
+        keys.view(shape), values.view(shape), key_scales.view(shape[:3]), value_scales.view(shape[:3])
+    ), tables
+
+
+def close(found: Tensor, wanted: Tensor, dtype: torch.dtype) -> None:
+    tolerance = 2e-5 if dtype == torch.float32 else 4e-3
+    torch.testing.assert_close(found, wanted, rtol=tolerance, atol=tolerance)
+
+
+shapes = st.tuples(
+    st.sampled_from([16, 32, 64]),  # page size
+    st.sampled_from([(1, 1), (4, 2), (3, 1), (8, 1)]),  # heads, KV heads
+    st.sampled_from([32, 64, 96]),  # head_dim
+    st.sampled_from([0, 1, 20, 64]),  # window
+    st.sampled_from([0.0, 5.0]),  # softcap
+    st.sampled_from(
+        [(torch.float32, torch.float32), (torch.float16, torch.float16), (torch.float32, torch.int8),
+         (torch.float32, torch.float8_e4m3fn)]
+    ),
+)  # fmt: skip
+
+
+@FEW
+@given(shapes, st.lists(st.integers(0, 140), min_size=1, max_size=3), st.integers(0, 2**31))
+def test_decode(shape: tuple, lengths: list[int], seed: int) -> None:  # type: ignore[type-arg]
+    page, (heads, kv_heads), dim, window, softcap, (dtype, kind) = shape
+    torch.manual_seed(seed)
+    pages, tables = paged(lengths, page, kv_heads, dim, kind)
+    query = torch.randn(len(lengths), heads, dim, dtype=dtype)
+    at = torch.tensor(lengths, dtype=torch.int32)
+    found = attention_decode(
+        query, pages, tables, at, dim**-0.5, longest=max(lengths) + 5, window=window, softcap=softcap
+    )
+    wanted = attention_decode_reference(query, pages, tables, at, dim**-0.5, window=window, softcap=softcap)
+    close(found, wanted, dtype)
+
+
+@pytest.mark.parametrize("window", [0, 600])
+def test_decode_over_several_splits(window: int) -> None:
+    torch.manual_seed(1)
+    lengths = [1100, 513, 1]
+    pages, tables = paged(lengths, 16, 1, 32, torch.float32)
+    query = torch.randn(3, 2, 32)
+    at = torch.tensor(lengths, dtype=torch.int32)
+    found = attention_decode(query, pages, tables, at, 0.2, longest=1100, window=window)
+    close(found, attention_decode_reference(query, pages, tables, at, 0.2, window=window), torch.float32)
+    alone = attention_decode(query[1:2], pages, tables[1:2], at[1:2], 0.2, longest=513, window=window)
+    assert torch.equal(found[1:2], alone)
+
+
+@FEW
+@given(
+    shapes,
+    st.lists(st.tuples(st.integers(0, 90), st.integers(1, 70)), min_size=1, max_size=2),
+    st.integers(0, 2**31),
+)
+def test_prefill(shape: tuple, rows: list[tuple[int, int]], seed: int) -> None:  # type: ignore[type-arg]
+    page, (heads, kv_heads), dim, window, softcap, (dtype, kind) = shape
+    torch.manual_seed(seed)
+    counts = [count for _, count in rows]
+    lengths = [cached + count for cached, count in rows]
+    pages, tables = paged(lengths, page, kv_heads, dim, kind)
+    query = torch.randn(1 + sum(counts), heads, dim, dtype=dtype)  # row 0 of the batch belongs to nobody here
+    firsts = [1, 1 + counts[0]][: len(counts)]
+    tiles = plan_tiles(firsts, counts, lengths, tile_queries(heads, kv_heads, dim))
+    assert sum(tile[3] for tile in tiles.tolist()) == sum(counts)
+    found, wanted = (torch.full((len(query), heads * dim), 7.0, dtype=dtype) for _ in range(2))
+    attention_prefill(query, pages, tables, tiles, dim**-0.5, found, window=window, softcap=softcap)
+    attention_prefill_reference(query, pages, tables, tiles, dim**-0.5, wanted, window=window, softcap=softcap)
+    assert torch.equal(found[0], torch.full((heads * dim,), 7.0, dtype=dtype)), "it wrote where no tile is"
+    close(found, wanted, dtype)

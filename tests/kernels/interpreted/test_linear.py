@@ -1,0 +1,98 @@
+"""Quantized linear layers against float64, and the two checkpoint layouts of 4-bit weights."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from headway.kernels import linear_w4a16 as w4
+from headway.kernels.linear_w8a8 import linear_w8a8, linear_w8a8_reference, quantize_rows
+from headway.kernels.rope_kv_write import quantize_heads
+
+from .fp8 import same_fp8
+
+FEW = settings(max_examples=8, deadline=None)
+
+
+@FEW
+@given(
+    st.sampled_from([torch.int8, torch.float8_e4m3fn]),
+    st.integers(1, 70),
+    st.sampled_from([1, 64, 100]),
+    st.sampled_from([96, 128, 1100]),
+    st.booleans(),
+    st.integers(0, 2**31),
+)
+def test_w8a8(kind: torch.dtype, rows: int, outputs: int, inputs: int, biased: bool, seed: int) -> None:
+    torch.manual_seed(seed)
+    x, bias = torch.randn(rows, inputs) * 3, torch.randn(outputs) if biased else None
+    weight, scale = quantize_heads(torch.randn(outputs, inputs), kind)
+    found = linear_w8a8(x, weight, scale, bias)
+    wanted = linear_w8a8_reference(*quantize_rows(x, kind), weight, scale, bias, torch.float32)
+    torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-3)
+
+
+@pytest.mark.parametrize("kind", [torch.int8, torch.float8_e4m3fn])
+def test_rows_are_quantized_one_by_one(kind: torch.dtype) -> None:
+    torch.manual_seed(0)
+    x = torch.randn(3, 200) * torch.tensor([[1e-3], [1.0], [1e4]])
+    x[1] = 0.0
+    narrow, scale = quantize_rows(x, kind)
+    wanted, scales = quantize_heads(x, kind)
+    torch.testing.assert_close(scale, scales)
+    if kind == torch.int8:
+        assert (narrow.int() - wanted.int()).abs().max() <= 1  # ties are rounded either way
+    else:
+        assert same_fp8(narrow, wanted)
+
+
+@FEW
+@given(
+    st.integers(1, 20),
+    st.sampled_from([1, 64, 72]),
+    st.sampled_from([(128, 128), (256, 32), (1024, 64), (1152, 1152)]),
+    st.booleans(),
+    st.integers(0, 2**31),
+)
+def test_w4a16(rows: int, outputs: int, shape: tuple[int, int], biased: bool, seed: int) -> None:
+    torch.manual_seed(seed)
+    inputs, group = shape
+    nibbles = torch.randint(0, 16, (outputs, inputs))
+    scales, zeros = torch.rand(outputs, inputs // group), torch.randint(0, 16, (outputs, inputs // group)).float()
+    weight = w4.pack(nibbles, scales, zeros)
+    assert (weight.inputs, weight.group) == (inputs, group)
+    dense = (nibbles.view(outputs, -1, group) - zeros.unsqueeze(-1)) * scales.unsqueeze(-1)
+    torch.testing.assert_close(w4.unpacked(weight), dense.view(outputs, inputs))
+    x, bias = torch.randn(rows, inputs), torch.randn(outputs) if biased else None
+    wanted = torch.nn.functional.linear(x, dense.view(outputs, inputs), bias)
+    torch.testing.assert_close(w4.linear_w4a16(x, weight, bias), wanted, rtol=1e-4, atol=2e-3)
+
+
+def test_checkpoint_layouts() -> None:
+    torch.manual_seed(0)
+    outputs, inputs, group = 16, 256, 128
+    nibbles = torch.randint(0, 16, (outputs, inputs))
+    zeros = torch.randint(1, 16, (inputs // group, outputs))
+    scales = torch.rand(inputs // group, outputs)
+
+    def packed(values: torch.Tensor, order: tuple[int, ...]) -> torch.Tensor:
+        """Eight neighbours of the last dimension into a word; bits n hold neighbour order[n]."""
+        eights = values.reshape(*values.shape[:-1], -1, 8)[..., list(order)]
+        word = sum(eights[..., n].long() << (4 * n) for n in range(8))
+        return torch.where(word >= 2**31, word - 2**32, word).int()
+
+    straight = tuple(range(8))
+    gptq = w4.pack_gptq(packed(nibbles, straight).T.contiguous(), packed(zeros - 1, straight), scales)
+    awq = w4.pack_awq(packed(nibbles.T.contiguous(), w4.AWQ_ORDER), packed(zeros, w4.AWQ_ORDER), scales)
+    wanted = (nibbles.view(outputs, -1, group) - zeros.T.unsqueeze(-1)) * scales.T.unsqueeze(-1)
+    for weight in (gptq, awq):
+        torch.testing.assert_close(w4.unpacked(weight), wanted.view(outputs, inputs))
+
+
+def test_shapes_that_cannot_be_packed() -> None:
+    with pytest.raises(ValueError, match="multiple of 128, got 96"):
+        w4.pack(torch.zeros(2, 96), torch.ones(2, 1), torch.ones(2, 1))
+    with pytest.raises(ValueError, match="multiple of 16"):
+        w4.pack(torch.zeros(2, 128), torch.ones(2, 16), torch.ones(2, 16))

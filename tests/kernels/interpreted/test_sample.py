@@ -1,0 +1,64 @@
+"""Sampling on the device against sorting, and its noise against torch's Philox."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from headway.kernels.sample import Draws, gumbel, sample, sample_reference
+
+
+def draws(rows: int, temperature: float, top_k: int, top_p: float, min_p: float, seed: int) -> Draws:
+    def floats(value: float) -> Tensor:
+        return torch.full((rows,), value)
+
+    seeds = torch.tensor([(seed * (row + 1)) % 2**63 - row * 2**61 for row in range(rows)])
+    return Draws(
+        floats(temperature), torch.full((rows,), top_k, dtype=torch.int32), floats(top_p), floats(min_p), seeds,
+        torch.arange(rows) + 7, torch.arange(rows) % 3,
+    )  # fmt: skip
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    st.sampled_from([5, 300, 1500]),
+    st.sampled_from([0.0, 0.5, 1.0, 3.0]),
+    st.sampled_from([0, 1, 7, 10_000]),
+    st.sampled_from([1.0, 0.9, 0.3, 1e-4]),
+    st.sampled_from([0.0, 0.05, 1.0]),
+    st.integers(0, 2**63 - 1),
+)
+def test_it_draws_as_sorting_does(
+    vocab: int, temperature: float, top_k: int, top_p: float, min_p: float, seed: int
+) -> None:
+    torch.manual_seed(seed % 2**31)
+    logits = torch.randn(2, vocab) * 4
+    logits[0, : vocab // 2] = logits[0, 0]  # equals
+    logits[1, 1::3] = -torch.inf  # ruled out
+    how = draws(2, temperature, top_k, top_p, min_p, seed)
+    found = sample(logits, how, filtered=top_k > 0 or top_p < 1.0 or min_p > 0.0)
+    assert torch.equal(found, sample_reference(logits, how))
+
+
+def test_each_row_by_its_own_rules() -> None:
+    torch.manual_seed(3)
+    logits = torch.randn(4, 300)
+    how = Draws(
+        torch.tensor([0.0, 1.0, 1.0, 0.7]), torch.tensor([0, 3, 0, 0], dtype=torch.int32),
+        torch.tensor([1.0, 1.0, 0.5, 1.0]), torch.tensor([0.0, 0.0, 0.0, 0.2]), torch.tensor([1, -2, 3, 4]),
+        torch.tensor([1, 2, 3, 4]), torch.tensor([0, 1, 0, 0]),
+    )  # fmt: skip
+    together = sample(logits, how, filtered=True)
+    assert torch.equal(together, sample_reference(logits, how))
+    for row in range(4):
+        own = Draws(*(part[row : row + 1] for part in how))
+        assert torch.equal(sample(logits[row : row + 1].contiguous(), own, filtered=True), together[row : row + 1])
+
+
+@pytest.mark.parametrize("vocab", [3, 4099])
+def test_unfiltered_rows_follow_their_noise(vocab: int) -> None:
+    how = draws(3, 1.0, 0, 1.0, 0.0, 12345)
+    assert torch.equal(sample(torch.zeros(3, vocab), how, filtered=False), gumbel(how, vocab).argmax(-1))
