@@ -29,7 +29,7 @@ else:
 
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 
-__all__ = ["AVAILABLE", "INTERPRETED", "constant", "jit", "power_of_two", "takes", "tl", "triton"]
+__all__ = ["AVAILABLE", "INTERPRETED", "constant", "jit", "power_of_two", "runs_on", "takes", "tl", "triton"]
 
 
 def jit(function: Any) -> Any:
@@ -45,6 +45,11 @@ def constant(value: Any) -> Any:
 def takes(x: Tensor) -> bool:
     """Whether an operation on `x` goes through its Triton kernel."""
     return AVAILABLE and (x.is_cuda or INTERPRETED)
+
+
+def runs_on(device: torch.device) -> bool:
+    """The same, before there is a tensor."""
+    return AVAILABLE and (device.type == "cuda" or INTERPRETED)
 
 
 def power_of_two(value: int) -> int:

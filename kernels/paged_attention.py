@@ -19,9 +19,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from .attention_decode import attention_decode
+from .attention_prefill import attention_prefill, plan_tiles
+from .launch import runs_on
+from .rope_kv_write import KvPages
 
 CPU_GROUP_TOKENS = 1024  # keys gathered for one call should stay in the second-level cache
 CAPPED_SCORES = 1 << 23  # scores held at once where they are capped
@@ -41,10 +47,26 @@ class RowGroup:
 
 
 @dataclass(frozen=True, slots=True)
-class AttentionBatch:
-    """Which queries see which slots, for one step: made once, used by every layer."""
+class PagedRows:
+    """The same for the kernels that follow block tables: rows with one query come first, as one launch."""
 
-    groups: tuple[RowGroup, ...]
+    tables: Tensor  # [rows, width] int32
+    lengths: Tensor  # [decoding] int32
+    longest: int  # of `lengths`
+    tiles: Tensor  # [tiles, 4] int32, of the rows with several queries
+    window: int  # 0 for none
+
+    @property
+    def decoding(self) -> int:
+        return int(self.lengths.shape[0])
+
+
+@dataclass(frozen=True, slots=True)
+class AttentionBatch:
+    """Which queries see which slots, for one step: made once, used by every layer. One of the two is there."""
+
+    groups: tuple[RowGroup, ...] = ()
+    paged: PagedRows | None = None
 
 
 def plan_attention(
@@ -56,13 +78,19 @@ def plan_attention(
     device: torch.device,
     dtype: torch.dtype,
     window: int | None = None,
+    queries_a_tile: int = 1,
 ) -> AttentionBatch:
     """Prepares `paged_attention` for one step of the layers that see `window` keys, or all when it is None.
 
     Row r has `query_counts[r]` queries, the last of its `context_lengths[r]` tokens, in the pages
     `block_tables[r]` ([rows, width] int32 on the CPU; entries past the context are not read). Decode rows (one query)
-    are grouped as they come: sorted by length there are fewest groups.
+    are grouped as they come: sorted by length there are fewest groups. Where block tables are followed on the device,
+    they have to come before all others, and `queries_a_tile` is `tile_queries` of the model's heads.
     """
+    if runs_on(device):
+        return AttentionBatch(
+            paged=_paged(query_counts, context_lengths, block_tables, device, window or 0, queries_a_tile)
+        )
     on_cpu = device.type == "cpu"
     groups: list[RowGroup] = []
     first, token = 0, 0
@@ -78,6 +106,21 @@ def plan_attention(
         groups += made if on_cpu else [_moved(group, device) for group in made]
         first, token = last, token + queries * (last - first)
     return AttentionBatch(tuple(groups))
+
+
+def _paged(
+    counts: Sequence[int], lengths: Sequence[int], tables: Tensor, device: torch.device, window: int, queries: int
+) -> PagedRows:
+    """Everything in one copy to the device."""
+    decoding = next((row for row, count in enumerate(counts) if count > 1), len(counts))
+    firsts = np.cumsum((0, *counts))[decoding:-1].tolist()
+    tiles = plan_tiles(firsts, counts[decoding:], lengths[decoding:], queries)
+    tiles[:, 0] += decoding
+    short = torch.tensor(lengths[:decoding], dtype=torch.int32)
+    packed = torch.cat((tables.reshape(-1), short, tiles.reshape(-1))).to(device, non_blocking=True)
+    table, length, tile = packed.split((tables.numel(), decoding, tiles.numel()))
+    longest = max(lengths[:decoding], default=0)
+    return PagedRows(table.view(tables.shape), length, longest, tile.view(-1, 4), window)
 
 
 def _moved(group: RowGroup, device: torch.device) -> RowGroup:
@@ -187,8 +230,27 @@ def paged_attention(
     heads is a multiple of kv_heads. Scores become softcap * tanh(score / softcap) where `softcap` is above 0 (Gemma 2).
     Returns [tokens, heads * head_dim].
     """
+    if batch.paged is not None:
+        return _follow_tables(query, KvPages(key_cache, value_cache), batch.paged, scale, softcap)
     outputs = [_attend(query, key_cache, value_cache, group, scale, softcap) for group in batch.groups]
     return outputs[0] if len(outputs) == 1 else torch.cat(outputs)
+
+
+def _follow_tables(query: Tensor, pages: KvPages, rows: PagedRows, scale: float, softcap: float) -> Tensor:
+    heads, head_dim = query.shape[1:]
+    query = query.contiguous()
+    if not len(rows.tiles):
+        return attention_decode(
+            query, pages, rows.tables, rows.lengths, scale, longest=rows.longest, window=rows.window, softcap=softcap
+        )
+    out = torch.empty((len(query), heads * head_dim), dtype=query.dtype, device=query.device)
+    if rows.decoding:
+        out[: rows.decoding] = attention_decode(
+            query[: rows.decoding], pages, rows.tables, rows.lengths, scale,
+            longest=rows.longest, window=rows.window, softcap=softcap,
+        )  # fmt: skip
+    attention_prefill(query, pages, rows.tables, rows.tiles, scale, out, window=rows.window, softcap=softcap)
+    return out
 
 
 def _attend(

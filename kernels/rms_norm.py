@@ -12,7 +12,7 @@ from .launch import jit, power_of_two, takes, tl
 def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
     """`x / sqrt(mean(x^2) + eps) * weight` over the last dimension, computed in float32.
 
-    x: [tokens, hidden], weight: [hidden] of the same dtype. Returns [tokens, hidden] in the dtype of `x`.
+    x: [..., hidden], weight: [hidden]. Returns [..., hidden] in the dtype of `x`.
     """
     if takes(x):
         return _launch(x, None, weight, eps)
@@ -39,7 +39,8 @@ def rms_norm_reference(x: Tensor, weight: Tensor, eps: float) -> Tensor:
 
 def _launch(x: Tensor, residual: Tensor | None, weight: Tensor, eps: float) -> Tensor:
     x = x.contiguous()
-    tokens, hidden = x.shape
+    hidden = x.shape[-1]
+    tokens = x.numel() // hidden
     out = torch.empty_like(x)
     if tokens:
         block = power_of_two(hidden)

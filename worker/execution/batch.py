@@ -25,12 +25,13 @@ def build_inputs(
     windows: Sequence[int | None],
     device: torch.device,
     dtype: torch.dtype,
+    queries_a_tile: int = 1,
 ) -> StepInputs:
     """Inputs of a step with at least one work item, after `rows` has applied its plan.
 
     Rows with one token come first, by length, because attention groups them as they come. `wanted` are the last tokens
     of sampled rows, in the plan's order, then `places`, then what `pooled_parts` says. `windows` are those of the
-    model's layers, `dtype` is the model's.
+    model's layers, `dtype` is the model's, `queries_a_tile` as for `plan_attention`.
     """
     items = sorted(work, key=_by_length)
     row = np.array([item.row for item in items], np.int64)
@@ -51,7 +52,7 @@ def build_inputs(
     firsts += [(last_token[part.row] + 1 - part.length, part.length) for part in pooled_parts(rows, work)]
     wanted = np.concatenate((np.array(sampled, np.int64), *(np.arange(at, at + length) for at, length in firsts)))
 
-    attention = _attention(rows, row, counts, computed + counts, windows, device, dtype)
+    attention = _attention(rows, row, counts, computed + counts, windows, device, dtype, queries_a_tile)
     total, packed = len(positions), np.concatenate((token_ids, positions, slots, wanted))
     tensor = torch.from_numpy(packed).to(device, non_blocking=True)
     ids, where, into = tensor[: 3 * total].view(3, total)
@@ -66,6 +67,7 @@ def _attention(
     windows: Sequence[int | None],
     device: torch.device,
     dtype: torch.dtype,
+    queries_a_tile: int,
 ) -> dict[int | None, AttentionBatch]:
     """A plan for each window; while no row has outgrown a window, it is the plan without one."""
     longest = int(lengths.max())
@@ -75,8 +77,9 @@ def _attention(
     def plan(window: int | None) -> AttentionBatch:
         if window not in plans:
             plans[window] = plan_attention(
-                counts.tolist(), lengths.tolist(), tables, rows.page_size, device=device, dtype=dtype, window=window
-            )
+                counts.tolist(), lengths.tolist(), tables, rows.page_size,
+                device=device, dtype=dtype, window=window, queries_a_tile=queries_a_tile,
+            )  # fmt: skip
         return plans[window]
 
     return {window: plan(None if window is not None and window >= longest else window) for window in windows}

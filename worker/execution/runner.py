@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from ...core.specs import GroupSpec
+from ...kernels.attention_prefill import tile_queries
 from ..model.inputs import LayerCache
 from ..model.registry import load_model, read_config
 from ..parallel.communicator import Communicator
@@ -49,6 +50,8 @@ class Runner:
         self.pooler = Pooler()
         self.total_pages = 0
         self._scoring = Scoring()
+        split = self.model.split
+        self._queries_a_tile = tile_queries(split.heads.size, split.kv_heads.size, self.config.head_dim)
         self._caches: list[LayerCache] = []
 
     def suggested_pages(self) -> int:
@@ -79,7 +82,9 @@ class Runner:
             return None if self.sampler is None else StepResult(plan.step, [])
         with torch.inference_mode():
             places = self._scoring.places(plan.work)
-            inputs = build_inputs(self.rows, plan.work, places, self.model.windows, self.device, self.dtype)
+            inputs = build_inputs(
+                self.rows, plan.work, places, self.model.windows, self.device, self.dtype, self._queries_a_tile
+            )
             start = time.perf_counter()
             hidden = self.model.forward(inputs, self._caches)
             sampled = [item for item in plan.work if item.sample]

@@ -9,7 +9,9 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from ...kernels.kv_write import kv_write
+from ...kernels.launch import takes
 from ...kernels.paged_attention import paged_attention
+from ...kernels.rope_kv_write import KvPages, rope_kv_write
 from ...kernels.rotary import rotate
 from .config import ModelConfig
 from .inputs import LayerCache, StepInputs
@@ -65,6 +67,11 @@ class Attention:
         """[tokens, hidden] to [tokens, heads * head_dim], for `out`. Keys and values go into the cache."""
         heads, both = self.heads, self.heads + self.kv_heads
         qkv = self.qkv(x).view(-1, both + self.kv_heads, self.head_dim)
+        inputs = step.inputs
+        if takes(qkv) and self.query_norm is None:
+            where = (inputs.positions, inputs.slots)
+            query = rope_kv_write(qkv, *self.rotary.tables, *where, KvPages(*cache), heads)
+            return paged_attention(query, *cache, inputs.attention[self.window], self.scale, self.softcap)
         cos, sin = step.rotary[self.rotary]
         if self.query_norm is None or self.key_norm is None:
             turned = rotate(qkv[:, :both], cos, sin)
@@ -72,7 +79,6 @@ class Attention:
         else:
             query = rotate(self.query_norm(qkv[:, :heads]), cos, sin)
             key = rotate(self.key_norm(qkv[:, heads:both]), cos, sin)
-        inputs = step.inputs
         kv_write(key, qkv[:, both:], *cache, inputs.slots)
         return paged_attention(query, *cache, inputs.attention[self.window], self.scale, self.softcap)
 

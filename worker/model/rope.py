@@ -117,9 +117,9 @@ class Rotary:
 
     def __init__(self, rope: Rope, context: int, dtype: torch.dtype, device: torch.device) -> None:
         frequencies = rope.frequencies(context).to(device)
-        self._tables = rotary_tables(frequencies, context, dtype, rope.magnitude(context))
+        self.tables = rotary_tables(frequencies, context, dtype, rope.magnitude(context))
 
     def rows(self, positions: Tensor) -> tuple[Tensor, Tensor]:
         """Cosine and signed sine of these positions, each [tokens, 1, dims]."""
-        cos, sin = self._tables
+        cos, sin = self.tables
         return cos.index_select(0, positions).unsqueeze(1), sin.index_select(0, positions).unsqueeze(1)

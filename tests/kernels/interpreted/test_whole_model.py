@@ -1,0 +1,32 @@
+"""A whole model through the kernels, step by step as the engine runs it, against transformers."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parents[2] / "model" / "support"))
+
+from rank_group import RankGroup
+from script import Script
+from tiny_llamas import SHAPES, Oracle, write_llama
+
+from headway.kernels.launch import INTERPRETED
+
+
+@pytest.mark.parametrize("name", ["gqa-tied"])
+def test_greedy_tokens(name: str, tmp_path: Path) -> None:
+    assert INTERPRETED
+    model = write_llama(tmp_path, seed=1, **SHAPES[name])
+    group = RankGroup(1, 1)
+    group.load(model)
+    script = Script(group)
+    draw = np.random.default_rng(3)
+    for index, size in enumerate((3, 20)):
+        script.add(index, draw.integers(5, 128, size).tolist())
+    script.finish(4, chunk=13)
+    for row in script.rows.values():
+        assert row.output == Oracle(model).greedy(row.tokens[: row.prompt], 4)
