@@ -86,6 +86,11 @@ class PlaceLogprobs(msgspec.Struct, frozen=True, array_like=True):
     ids: bytes
     values: bytes
 
+    def __add__(self, other: PlaceLogprobs) -> PlaceLogprobs:
+        """These places, then the other ones, of the same width."""
+        assert self.width == other.width
+        return PlaceLogprobs(self.width, self.ids + other.ids, self.values + other.values)
+
 
 class StepResult(msgspec.Struct, frozen=True, array_like=True):
     """What a step gave: one token id for each work item with `sample`, in the plan's order.

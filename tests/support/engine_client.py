@@ -17,6 +17,15 @@ ROOT = root_key("tests")
 GREEDY = SamplingParams(temperature=0.0)
 
 
+Place = list[tuple[int, float]]
+
+
+def places(logprobs: engine_pb2.Logprobs) -> list[Place]:
+    """(token id, log probability) of each place's own token and its likeliest ones."""
+    pairs = list(zip(logprobs.token_ids, logprobs.values, strict=True))
+    return [pairs[at : at + logprobs.width] for at in range(0, len(pairs), logprobs.width or 1)]
+
+
 class Stream:
     """What came for one request."""
 
@@ -25,6 +34,8 @@ class Stream:
         self.last: engine_pb2.StepOutput | None = None
         self.refusal: engine_pb2.Refusal | None = None
         self.cached_tokens = 0
+        self.logprobs: list[Place] = []
+        self.prompt_logprobs: list[Place] | None = None
         self.started = asyncio.Event()
         self.done = asyncio.Event()
 
@@ -115,6 +126,10 @@ class EngineSession:
                 assert stream.last is None or not stream.last.finish_reason, "output after the end"
                 stream.token_ids += output.token_ids
                 stream.cached_tokens += output.cached_tokens
+                stream.logprobs += places(output.logprobs)
+                if output.HasField("prompt_logprobs"):
+                    assert stream.prompt_logprobs is None, "they come once"
+                    stream.prompt_logprobs = places(output.prompt_logprobs)
                 stream.last = output
                 stream.started.set()
                 if output.finish_reason:

@@ -124,6 +124,8 @@ class Engine:
             cached,
             preemptions,
             outcome.embedding,
+            outcome.logprobs,
+            outcome.prompt_logprobs,
         )
         self._outputs.setdefault(request.session, []).append(output)
 

@@ -7,11 +7,12 @@ from typing import NamedTuple
 from ...core.errors import HeadwayError
 from ...proto.headway.v1.sampling_pb2 import FinishReason
 from ..pages import KvChange
+from ..plan import PlaceLogprobs
 
 
 class Output(NamedTuple):
-    """New tokens of one request, or its embedding. `cached_tokens` is set in the first output, the finish reason in the
-    last."""
+    """New tokens of one request, or its embedding. `cached_tokens`, `prompt_logprobs` are set in the first output, the
+    finish reason in the last."""
 
     id: int
     token_ids: list[int]
@@ -20,6 +21,8 @@ class Output(NamedTuple):
     cached_tokens: int | None
     preemptions: int
     embedding: bytes = b""
+    logprobs: PlaceLogprobs | None = None
+    prompt_logprobs: PlaceLogprobs | None = None
 
 
 class Refused(NamedTuple):

@@ -13,7 +13,7 @@ from ...proto.headway.v1.sampling_pb2 import (
     FINISH_REASON_UNSPECIFIED,
     FinishReason,
 )
-from ..plan import NONE_ALLOWED, NOT_A_NUMBER
+from ..plan import NONE_ALLOWED, NOT_A_NUMBER, PlaceLogprobs
 from .request import Request
 
 
@@ -21,6 +21,7 @@ class Outcome(NamedTuple):
     """New tokens of one request; `finish` is FINISH_REASON_UNSPECIFIED while it goes on.
 
     With `error` it ends so, and not with a finish reason. `embedding` is little-endian float32.
+    `logprobs` are of the new tokens, `prompt_logprobs` come with the first one.
     """
 
     request: Request
@@ -29,6 +30,8 @@ class Outcome(NamedTuple):
     stop_token_id: int | None = None
     error: HeadwayError | None = None
     embedding: bytes = b""
+    logprobs: PlaceLogprobs | None = None
+    prompt_logprobs: PlaceLogprobs | None = None
 
     @property
     def ended(self) -> bool:

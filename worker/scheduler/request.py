@@ -9,7 +9,7 @@ from collections.abc import Collection
 from ...core.blocks import BlockKey, chain_keys
 from ...core.constraints import TokenRules
 from ...core.sampling import SamplingParams
-from ..plan import NO_RULES
+from ..plan import NO_RULES, PlaceLogprobs
 
 NO_ROW = -1
 
@@ -40,6 +40,7 @@ class Request:
         "prefill_end",
         "priority",
         "prompt_logprobs",
+        "prompt_scores",
         "prompt_tokens",
         "root",
         "row",
@@ -93,6 +94,7 @@ class Request:
         self.priority = priority
         self.deadline = deadline
         self.pooling = pooling
+        self.prompt_scores: list[PlaceLogprobs] = []
         self.row = NO_ROW
         self.pages: list[int] = []
         self.computed = 0
@@ -107,6 +109,15 @@ class Request:
     def output_tokens(self) -> int:
         """Output tokens so far, those delivered elsewhere included."""
         return len(self.tokens) - self.prompt_tokens
+
+    def take_prompt_scores(self) -> PlaceLogprobs | None:
+        """The log probabilities of its prompt, once: what it computes again after that it does not score again."""
+        if self.prompt_logprobs < 0:
+            return None
+        scores = self.prompt_scores
+        width = 1 + self.prompt_logprobs
+        self.prompt_logprobs, self.prompt_scores = -1, []
+        return PlaceLogprobs(width, b"".join(part.ids for part in scores), b"".join(part.values for part in scores))
 
     @property
     def remaining(self) -> int:

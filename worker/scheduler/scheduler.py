@@ -12,7 +12,7 @@ from collections import deque
 from ...core.errors import Overloaded
 from ...proto.headway.v1.sampling_pb2 import FINISH_REASON_EMBEDDED
 from ..pages import PagePool
-from ..plan import RowAdded, StepPlan, StepResult
+from ..plan import PlaceLogprobs, RowAdded, StepPlan, StepResult
 from .limits import Limits
 from .outcome import Outcome, take_sample
 from .request import NO_ROW, Request
@@ -93,20 +93,24 @@ class Scheduler:
         if [row for row, _ in result.pooled] != shares.embeds():
             raise RuntimeError(f"step {self._step}: embeddings of other rows than {shares.embeds()}")
         sampled, pooled = iter(result.token_ids), iter(result.pooled)
+        logprobs, prompts = dict(result.logprobs), dict(result.prompt_logprobs)
         outcomes = []
         for request, share in shares.items():
             request.computed += share.tokens
             self._set_uncached(request, max(0, request.prefill_end - request.computed))
             self._commit(request)
+            if request.row in prompts:
+                request.prompt_scores.append(prompts[request.row])
             if share.sample:
-                outcomes.append(self._take(request, next(sampled)))
+                outcomes.append(self._take(request, next(sampled), logprobs.get(request.row)))
             elif share.embed:
                 self._retire(request)
                 outcomes.append(Outcome(request, [], FINISH_REASON_EMBEDDED, embedding=next(pooled)[1]))
         return outcomes
 
-    def _take(self, request: Request, token: int) -> Outcome:
+    def _take(self, request: Request, token: int, logprobs: PlaceLogprobs | None) -> Outcome:
         outcome = take_sample(request, token, self.limits.max_context_tokens)
+        outcome = outcome._replace(logprobs=logprobs, prompt_logprobs=request.take_prompt_scores())
         if outcome.ended:
             self._retire(request)
         else:
@@ -177,6 +181,7 @@ class Scheduler:
 
     def _enter(self, request: Request, hits: list[int]) -> None:
         request.row = self._rows.take()
+        request.prompt_scores = []
         request.pages = list(hits)
         request.computed = len(hits) * self.pool.page_size
         request.committed = len(hits)
@@ -189,7 +194,7 @@ class Scheduler:
 
     def _hits(self, request: Request) -> list[int]:
         """Cached pages of its prefix. The last known token is always computed: its logits are what is sampled from."""
-        if request.cache_bypass:
+        if request.cache_bypass or request.prompt_logprobs >= 0:
             return []
         limit = (len(request.tokens) - 1) // self.pool.page_size
         if not limit or not self.pool.has(request.keys[0]):

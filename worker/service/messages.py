@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+import numpy as np
+
 from ...core.blocks import join_keys
 from ...proto.headway.v1 import engine_pb2
 from ..engine import Figures, Output, Refused
 from ..pages import KvChange, KvOp
+from ..plan import PlaceLogprobs
 
 
 def load_message(figures: Figures, silence_s: float) -> engine_pb2.Load:
@@ -58,6 +61,16 @@ def output_message(output: Output) -> engine_pb2.StepOutput:
         cached_tokens=output.cached_tokens,
         preemptions=output.preemptions,
         embedding=output.embedding,
+        logprobs=_logprobs(output.logprobs),
+        prompt_logprobs=_logprobs(output.prompt_logprobs),
+    )
+
+
+def _logprobs(places: PlaceLogprobs | None) -> engine_pb2.Logprobs | None:
+    if places is None:
+        return None
+    return engine_pb2.Logprobs(
+        width=places.width, token_ids=np.frombuffer(places.ids, "<u4"), values=np.frombuffer(places.values, "<f4")
     )
 
 

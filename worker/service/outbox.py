@@ -101,4 +101,6 @@ def _merge(before: Output, after: Output) -> Output:
         before.cached_tokens if before.cached_tokens is not None else after.cached_tokens,
         after.preemptions,
         after.embedding,
+        before.logprobs + after.logprobs if before.logprobs and after.logprobs else before.logprobs or after.logprobs,
+        before.prompt_logprobs or after.prompt_logprobs,
     )
