@@ -118,9 +118,9 @@ def _paged(
     tiles[:, 0] += decoding
     short = torch.tensor(lengths[:decoding], dtype=torch.int32)
     packed = torch.cat((tables.reshape(-1), short, tiles.reshape(-1))).to(device, non_blocking=True)
-    table, length, tile = packed.split((tables.numel(), decoding, tiles.numel()))
+    table, rest = packed[: tables.numel()], packed[tables.numel() :]
     longest = max(lengths[:decoding], default=0)
-    return PagedRows(table.view(tables.shape), length, longest, tile.view(-1, 4), window)
+    return PagedRows(table.view(tables.shape), rest[:decoding], longest, rest[decoding:].view(-1, 4), window)
 
 
 def _moved(group: RowGroup, device: torch.device) -> RowGroup:
