@@ -25,6 +25,7 @@ from ..core.errors import (
 )
 from .aio import AsyncHeadway
 from .aio_stream import AsyncGenerationStream
+from .embeddings import Embeddings, EmbedOptions
 from .options import GenerateOptions, Retry
 from .sync import Headway
 from .sync_stream import GenerationStream
@@ -39,6 +40,8 @@ __all__ = [
     "ContextTooLong",
     "DeadlineExceeded",
     "Delta",
+    "EmbedOptions",
+    "Embeddings",
     "Finish",
     "FinishReason",
     "GenerateOptions",

@@ -18,6 +18,7 @@ from . import calls
 from .address import check_address
 from .aio_stream import AsyncGenerationStream
 from .deadline import Deadline
+from .embeddings import Embeddings, EmbedOptions, Inputs
 from .errors import from_rpc
 from .options import GenerateOptions, Retry
 from .requests import Conversation
@@ -76,6 +77,12 @@ class AsyncHeadway:
         """The whole reply to a conversation, or to one message of the user."""
         async with self._stream(calls.chat(messages, options, template_args), timeout) as stream:
             return await stream.result()
+
+    async def embed(
+        self, inputs: Inputs, *, timeout: float | None = None, **options: Unpack[EmbedOptions]
+    ) -> Embeddings:
+        """A vector for each input: a text or a list of token ids is one, a list of such is many."""
+        return await self._unary(calls.embed(inputs, options), timeout)
 
     async def tokenize(
         self,

@@ -7,6 +7,7 @@ from typing import Any, Generic, NamedTuple, TypeVar
 
 from ..core.errors import InvalidRequest
 from ..proto.headway.v1 import inference_pb2 as pb
+from .embeddings import Embeddings, EmbedOptions, Inputs, embed_request, read_embeddings
 from .options import GenerateOptions
 from .requests import Conversation, chat_messages, chat_request, generate_request, why
 from .responses import read_model, read_tokens
@@ -42,6 +43,10 @@ def generate(prompt: str | Sequence[int], options: GenerateOptions) -> Streaming
 
 def chat(messages: Conversation, options: GenerateOptions, template_args: Mapping[str, Any] | None = None) -> Streaming:
     return Streaming("Chat", chat_request(messages, options, template_args))
+
+
+def embed(inputs: Inputs, options: EmbedOptions) -> Unary[Embeddings]:
+    return Unary("Embed", embed_request(inputs, options), read_embeddings)
 
 
 def tokenize(text: str, messages: Conversation | None, model: str, add_special_tokens: bool) -> Unary[Tokens]:

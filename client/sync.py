@@ -15,6 +15,7 @@ from ..proto.headway.v1 import inference_pb2_grpc
 from . import calls
 from .address import check_address
 from .deadline import Deadline
+from .embeddings import Embeddings, EmbedOptions, Inputs
 from .errors import from_rpc
 from .options import GenerateOptions, Retry
 from .requests import Conversation
@@ -75,6 +76,10 @@ class Headway:
         """The whole reply to a conversation, or to one message of the user."""
         with self._stream(calls.chat(messages, options, template_args), timeout) as stream:
             return stream.result()
+
+    def embed(self, inputs: Inputs, *, timeout: float | None = None, **options: Unpack[EmbedOptions]) -> Embeddings:
+        """A vector for each input: a text or a list of token ids is one, a list of such is many."""
+        return self._unary(calls.embed(inputs, options), timeout)
 
     def tokenize(
         self,

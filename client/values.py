@@ -115,7 +115,8 @@ class DefaultSampling(msgspec.Struct, frozen=True):
 
 
 class Model(msgspec.Struct, frozen=True):
-    """A model that can be asked for. `max_context_tokens` covers prompt and output together."""
+    """A model that can be asked for. `max_context_tokens` covers prompt and output together; `embedding_size` is 0 for
+    one that gives no embeddings."""
 
     name: str
     revision: str
@@ -125,3 +126,4 @@ class Model(msgspec.Struct, frozen=True):
     default_sampling: DefaultSampling
     features: list[str]
     ready_replicas: int
+    embedding_size: int = 0
