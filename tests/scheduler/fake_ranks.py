@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import xxhash
 
-from headway.worker.plan import StepPlan, StepResult
+from headway.proto.headway.v1.pooling_pb2 import POOLING_MEAN
+from headway.worker.plan import RowAdded, StepPlan, StepResult
 
 PAGE_SIZE = 4
 
@@ -27,9 +28,16 @@ def next_token(prefix: int, vocabulary: int) -> int:
     return (prefix >> 7) % vocabulary
 
 
+def embedding_of(prefixes: list[int], pooling: int) -> bytes:
+    """Of the prefix alone, too: of its last token's state, or of all of them."""
+    return xxhash.xxh64(repr(prefixes if pooling == POOLING_MEAN else prefixes[-1:]).encode()).digest()
+
+
 class _Row:
-    def __init__(self, tokens: list[int], salt: bytes, pages: list[int], computed: int) -> None:
-        self.tokens, self.salt, self.pages, self.computed = tokens, salt, pages, computed
+    def __init__(self, added: RowAdded, tokens: list[int], salt: bytes) -> None:
+        self.tokens, self.salt, self.pages, self.computed = tokens, salt, list(added.pages), added.computed
+        self.pooling = added.pooling
+        self.states: list[int] = []
 
 
 class FakeRanks:
@@ -47,17 +55,20 @@ class FakeRanks:
             assert added.row not in self.rows
             tokens = [int.from_bytes(added.tokens[at : at + 4], "little") for at in range(0, len(added.tokens), 4)]
             salt = added.sampling.seed.to_bytes(8, "little")
-            self.rows[added.row] = _Row(tokens, salt, list(added.pages), added.computed)
+            assert added.pooling != POOLING_MEAN or not added.computed, "a mean needs the state of every token"
+            self.rows[added.row] = _Row(added, tokens, salt)
         for row, token in plan.appended:
             self.rows[row].tokens.append(token)
         written: set[int] = set()
         sampled = []
+        pooled = []
         for work in plan.work:
             row = self.rows[work.row]
             row.pages += work.new_pages
             assert work.computed == row.computed and work.count > 0
             end = row.computed + work.count
-            assert end <= len(row.tokens) and work.sample == (end == len(row.tokens))
+            ends = end == len(row.tokens)
+            assert end <= len(row.tokens) and work.sample == (ends and not row.pooling)
             digests = prefix_digest(row.salt, row.tokens[:end])
             for position in range(end):
                 slot = row.pages[position // PAGE_SIZE] * PAGE_SIZE + position % PAGE_SIZE
@@ -67,7 +78,10 @@ class FakeRanks:
                     assert slot not in written, "two rows write one slot in one step"
                     written.add(slot)
                     self.slots[slot] = digests[position]
+            row.states += digests[row.computed : end]
             row.computed = end
+            if ends and row.pooling:
+                pooled.append((work.row, embedding_of(row.states, row.pooling)))
             if work.sample:
                 sampled.append(next_token(digests[-1], self.vocabulary))
-        return StepResult(plan.step, sampled)
+        return StepResult(plan.step, sampled, pooled=pooled)

@@ -6,14 +6,15 @@ from __future__ import annotations
 from array import array
 
 import hypothesis.strategies as st
-from fake_ranks import PAGE_SIZE, FakeRanks, next_token, prefix_digest
+from fake_ranks import PAGE_SIZE, FakeRanks, embedding_of, next_token, prefix_digest
 from hypothesis import HealthCheck, settings
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from headway.core.blocks import BlockKey, root_key
 from headway.core.errors import Overloaded
 from headway.core.sampling import SamplingParams
-from headway.proto.headway.v1.sampling_pb2 import FINISH_REASON_UNSPECIFIED
+from headway.proto.headway.v1.pooling_pb2 import POOLING_LAST, POOLING_MEAN
+from headway.proto.headway.v1.sampling_pb2 import FINISH_REASON_EMBEDDED, FINISH_REASON_UNSPECIFIED
 from headway.worker.pages import KvOp, PagePool
 from headway.worker.scheduler import Limits, Request, Scheduler
 
@@ -52,6 +53,7 @@ class Machine(RuleBasedStateMachine):
         self.live: list[Request] = []
         self.wanted: dict[Request, list[int]] = {}
         self.got: dict[Request, list[int]] = {}
+        self.embeddings: dict[Request, bytes] = {}
         self.replayed: set[BlockKey] = set()
         self.ids = 0
 
@@ -62,8 +64,9 @@ class Machine(RuleBasedStateMachine):
         max_new=st.integers(1, 18),
         root=st.integers(0, 1),
         bypass=st.booleans(),
+        pooling=st.sampled_from([0, 0, 0, POOLING_LAST, POOLING_MEAN]),
     )
-    def submit(self, family: int, length: int, tail: int, max_new: int, root: int, bypass: bool) -> None:
+    def submit(self, family: int, length: int, tail: int, max_new: int, root: int, bypass: bool, pooling: int) -> None:
         tokens = [(family * 11 + at) % VOCABULARY for at in range(length)] + [40 + tail]
         salt = root.to_bytes(8, "little")
         self.ids += 1
@@ -72,12 +75,13 @@ class Machine(RuleBasedStateMachine):
             id=self.ids,
             tokens=array("I", tokens),
             prompt_tokens=len(tokens),
-            max_new_tokens=min(max_new, LIMITS.max_context_tokens - len(tokens)),
+            max_new_tokens=0 if pooling else min(max_new, LIMITS.max_context_tokens - len(tokens)),
             sampling=SamplingParams(seed=root),
             root=root_key("revision", tenant_salt=str(root)),
             page_size=PAGE_SIZE,
             eos_token_ids=[EOS],
-            cache_bypass=bypass,
+            cache_bypass=bypass or pooling == POOLING_MEAN,
+            pooling=pooling,
         )
         try:
             self.scheduler.submit(request)
@@ -88,6 +92,7 @@ class Machine(RuleBasedStateMachine):
         self.live.append(request)
         self.wanted[request] = expected_output(tokens, salt, request.max_new_tokens)
         self.got[request] = []
+        self.embeddings[request] = embedding_of(prefix_digest(salt, tokens), pooling) if pooling else b""
 
     @rule(which=st.integers(0, 100))
     def abort(self, which: int) -> None:
@@ -114,6 +119,8 @@ class Machine(RuleBasedStateMachine):
             if outcome.finish != FINISH_REASON_UNSPECIFIED:
                 self.live.remove(outcome.request)  # raises when it ended before
                 assert self.got[outcome.request] == self.wanted[outcome.request]
+                assert outcome.embedding == self.embeddings[outcome.request]
+                assert (outcome.finish == FINISH_REASON_EMBEDDED) == bool(outcome.request.pooling)
 
     @invariant()
     def pages_add_up(self) -> None:
