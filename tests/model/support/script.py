@@ -36,6 +36,8 @@ class Row:
     tops: tuple[int, int] = (-1, -1)
     logprobs: list[Place] = field(default_factory=list)
     prompt_logprobs: list[Place] = field(default_factory=list)
+    pooling: int = 0
+    embedding: np.ndarray | None = None
 
     @property
     def output(self) -> list[int]:
@@ -61,12 +63,14 @@ class Script:
         prompt: int | None = None,
         shared: list[int] | None = None,
         tops: tuple[int, int] = (-1, -1),
+        pooling: int = 0,
     ) -> Row:
         """A sequence enters; KV of `shared` pages is there already. `tops` are its logprobs and prompt_logprobs."""
         pages = list(shared or [])
         length = len(tokens) if prompt is None else prompt
-        self.rows[row] = Row(list(tokens), length, pages, sampling, computed=len(pages) * PAGE_SIZE, tops=tops)
-        return self.rows[row]
+        made = Row(list(tokens), length, pages, sampling, len(pages) * PAGE_SIZE, tops=tops, pooling=pooling)
+        self.rows[row] = made
+        return made
 
     def free(self, row: int, keep_pages: bool = False) -> None:
         """A sequence leaves; its pages can be taken again at once."""
@@ -76,6 +80,10 @@ class Script:
         self.appended = [item for item in self.appended if item[0] != row]
         if not keep_pages:
             self.free_pages += gone.pages
+
+    def remaining(self, row: int) -> int:
+        """Known tokens that are not computed."""
+        return len(self.rows[row].tokens) - self.rows[row].computed
 
     def turn(self, counts: dict[int, int]) -> None:
         """One step. Sampled tokens are known to the row from the next step on."""
@@ -89,13 +97,13 @@ class Script:
                 first, new_pages = new_pages[: len(new_pages) // 2], new_pages[len(new_pages) // 2 :]
                 row.pages += first
                 tokens = np.array(row.tokens, "<u4").tobytes()
-                added.append(
-                    RowAdded(index, tokens, row.prompt, start, list(row.pages), row.sampling, 0, NO_RULES, *row.tops)
-                )
+                common = (index, tokens, row.prompt, start, list(row.pages), row.sampling)
+                added.append(RowAdded(*common, 0, NO_RULES, *row.tops, row.pooling))
                 row.fresh = False
             row.pages += new_pages
             row.computed += count
-            work.append(RowWork(index, start, count, row.computed == len(row.tokens), new_pages))
+            sample = row.computed == len(row.tokens) and not row.pooling
+            work.append(RowWork(index, start, count, sample, new_pages))
         plan = StepPlan(self.step, self.freed, added, self.appended, work)
         self.step, self.freed, self.appended = self.step + 1, [], []
         result, logits = self.group.step(plan)
@@ -103,6 +111,10 @@ class Script:
         for kind, parts in (("logprobs", result.logprobs), ("prompt_logprobs", result.prompt_logprobs)):
             for index, part in parts:
                 getattr(self.rows[index], kind).extend(unpacked(part))
+        done = [item.row for item in work if self.rows[item.row].pooling and not self.remaining(item.row)]
+        assert [index for index, _ in result.pooled] == done
+        for index, embedding in result.pooled:
+            self.rows[index].embedding = np.frombuffer(embedding, "<f4")
         sampled = [item.row for item in work if item.sample]
         assert len(chosen) == len(sampled)
         for position, (index, token) in enumerate(zip(sampled, chosen, strict=True)):

@@ -85,6 +85,12 @@ class Oracle:
         return tokens[len(prompt) :]
 
     @torch.no_grad()
+    def hidden(self, tokens: list[int]) -> torch.Tensor:
+        """Final states after the last norm, [tokens, hidden] float32."""
+        states: torch.Tensor = self.model.model(torch.tensor([tokens]), use_cache=False).last_hidden_state[0]
+        return states
+
+    @torch.no_grad()
     def logits(self, tokens: list[int]) -> torch.Tensor:
         """[tokens, vocabulary] float32, without a cache."""
         logits: torch.Tensor = self.model(torch.tensor([tokens]), use_cache=False).logits[0]
