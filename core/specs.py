@@ -9,7 +9,11 @@ from .errors import ConfigError
 
 
 class EngineSpec(msgspec.Struct, frozen=True, kw_only=True):
-    """Limits of one replica's engine. Zero means: choose from the model and the memory at hand."""
+    """Limits of one replica's engine. Zero means: choose from the model and the memory at hand.
+
+    `max_adapters` LoRA adapters of rank `max_lora_rank` at most lie in device memory at once, more of them in the
+    host's; with 0 of them there are none.
+    """
 
     page_size: int = DEFAULT_PAGE_SIZE
     total_pages: int = 0
@@ -18,6 +22,8 @@ class EngineSpec(msgspec.Struct, frozen=True, kw_only=True):
     max_context_tokens: int = 0
     max_waiting: int = 1024
     step_timeout_s: float = 30.0
+    max_adapters: int = 8
+    max_lora_rank: int = 16
 
 
 class GroupSpec(msgspec.Struct, frozen=True, kw_only=True):
@@ -51,12 +57,12 @@ class GroupSpec(msgspec.Struct, frozen=True, kw_only=True):
         engine = self.engine
         if engine.page_size < 1 or engine.page_size & (engine.page_size - 1):
             raise ConfigError(f"page_size must be a power of two, got {engine.page_size}")
-        for name in ("max_sequences", "token_budget", "max_waiting"):
+        for name in ("max_sequences", "token_budget", "max_waiting", "max_lora_rank"):
             if getattr(engine, name) < 1:
                 raise ConfigError(f"{name} must be at least 1, got {getattr(engine, name)}")
         if not 0 < engine.step_timeout_s < float("inf"):
             raise ConfigError(f"step_timeout must be above 0 seconds, got {engine.step_timeout_s:g}")
-        for name in ("total_pages", "max_context_tokens"):
+        for name in ("total_pages", "max_context_tokens", "max_adapters"):
             if getattr(engine, name) < 0:
                 raise ConfigError(f"{name} must be at least 0, got {getattr(engine, name)}")
         if engine.token_budget < engine.max_sequences:

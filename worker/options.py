@@ -34,6 +34,8 @@ def parse(argv: list[str] | None = None) -> GroupSpec:
     parser.add_argument("--max-waiting", type=int, default=engine.max_waiting, help="requests that may wait")
     parser.add_argument("--max-context-tokens", type=int, default=engine.max_context_tokens, help="0: the model's own")
     parser.add_argument("--step-timeout", type=float, default=engine.step_timeout_s, metavar="SECONDS")
+    parser.add_argument("--max-adapters", type=int, default=engine.max_adapters, help="LoRA adapters on the device")
+    parser.add_argument("--max-lora-rank", type=int, default=engine.max_lora_rank, help="highest rank of an adapter")
     args = parser.parse_args(argv)
     path = DEMO if args.model == "demo" else Path(args.model)
     if not path.is_dir():
@@ -57,5 +59,7 @@ def parse(argv: list[str] | None = None) -> GroupSpec:
             max_context_tokens=args.max_context_tokens,
             max_waiting=args.max_waiting,
             step_timeout_s=args.step_timeout,
+            max_adapters=args.max_adapters,
+            max_lora_rank=args.max_lora_rank,
         ),
     )

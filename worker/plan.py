@@ -14,6 +14,8 @@ from ..core.sampling import SamplingParams
 NO_RULES = TokenRules()
 NOT_A_NUMBER = -1
 NONE_ALLOWED = -2
+NO_ADAPTER = -1
+FORGET = -1
 
 
 class RowAdded(msgspec.Struct, frozen=True, array_like=True):
@@ -24,7 +26,7 @@ class RowAdded(msgspec.Struct, frozen=True, array_like=True):
     `sequence` tells the sequences of one public request apart where random numbers are drawn. `logprobs` and
     `prompt_logprobs` are how many of the likeliest tokens are wanted beside each token's own; -1 for nothing at all.
     `pooling` is a Pooling of pooling.proto: unless 0, the row is there for an embedding of its tokens and is never
-    sampled from; with MEAN `computed` is 0.
+    sampled from; with MEAN `computed` is 0. `adapter` is the slot of the LoRA adapter that it runs with.
     """
 
     row: int
@@ -38,6 +40,7 @@ class RowAdded(msgspec.Struct, frozen=True, array_like=True):
     logprobs: int = -1
     prompt_logprobs: int = -1
     pooling: int = 0
+    adapter: int = NO_ADAPTER
 
 
 class RowWork(msgspec.Struct, frozen=True, array_like=True):
@@ -55,8 +58,10 @@ class RowWork(msgspec.Struct, frozen=True, array_like=True):
 
 
 class StepPlan(msgspec.Struct, frozen=True, array_like=True):
-    """One step. Applied in this order: `freed`, `added`, `appended` tokens, then `work`.
+    """One step. Applied in this order: `adapters`, `freed`, `added`, `appended` tokens, then `work`.
 
+    `adapters` holds (slot, number) pairs: copy the adapter that was read under this number into the slot; with slot
+    FORGET, drop what was read. No row of the slot's last adapter has work in this step or later.
     `appended` holds (row, token id) pairs: the tokens sampled in earlier steps that the rows go on with. `masks` holds
     (row, mask) for sampled rows that a grammar binds: bit i % 32 of the little-endian u32 number i // 32 says whether
     token i may come.
@@ -69,6 +74,7 @@ class StepPlan(msgspec.Struct, frozen=True, array_like=True):
     work: list[RowWork]
     shutdown: bool = False
     masks: list[tuple[int, bytes]] = []
+    adapters: list[tuple[int, int]] = []
 
     @property
     def total_tokens(self) -> int:

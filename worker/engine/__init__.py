@@ -1,6 +1,6 @@
 """The engine's loop: commands in, one step at a time, reports out. It knows neither gRPC nor processes."""
 
-from .commands import Abort, Accept, Command, Fail, Leave, Refuse, Stop, Submit
+from .commands import Abort, Accept, Command, Fail, Forget, Leave, Refuse, Stop, Submit
 from .loop import Engine, StepRunner
 from .reports import Figures, Output, Refused, StepReport
 
@@ -11,6 +11,7 @@ __all__ = [
     "Engine",
     "Fail",
     "Figures",
+    "Forget",
     "Leave",
     "Output",
     "Refuse",

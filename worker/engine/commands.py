@@ -49,8 +49,14 @@ class Accept(NamedTuple):
     accepting: bool
 
 
+class Forget(NamedTuple):
+    """No new request will name this adapter: drop it when the last that does has ended."""
+
+    adapter: int
+
+
 class Stop(NamedTuple):
     """Stop what is left and end the loop."""
 
 
-Command = Submit | Refuse | Abort | Fail | Leave | Accept | Stop
+Command = Submit | Refuse | Abort | Fail | Leave | Accept | Forget | Stop

@@ -13,7 +13,7 @@ from ...core.errors import AlreadyExists, HeadwayError, Unavailable
 from ...proto.headway.v1.sampling_pb2 import FINISH_REASON_ABORTED
 from ..plan import StepPlan, StepResult
 from ..scheduler import Outcome, Request, Scheduler
-from .commands import Abort, Accept, Command, Fail, Leave, Refuse, Stop, Submit
+from .commands import Abort, Accept, Command, Fail, Forget, Leave, Refuse, Stop, Submit
 from .meter import Meter
 from .reports import Figures, Output, Refused, StepReport
 
@@ -33,6 +33,7 @@ class Engine:
         self._publish = publish
         self._meter = Meter()
         self._requests: dict[tuple[int, int], Request] = {}
+        self._leaving: set[int] = set()
         self._accepting = True
         self._stopping = False
         self._working = False
@@ -51,6 +52,7 @@ class Engine:
             told = self._drain_inbox(block=not self._scheduler.busy)
             self._working = True
             self._progress_at = time.monotonic()
+            self._forget_adapters()
             if self._scheduler.busy:
                 self._step()
             else:
@@ -172,6 +174,8 @@ class Engine:
                     said.pop(session, None)
             case Accept(accepting):
                 self._accepting = accepting
+            case Forget(adapter):
+                self._leaving.add(adapter)
             case Stop():
                 for request in list(self._requests.values()):
                     self._abort(request)
@@ -192,6 +196,13 @@ class Engine:
         self._requests[handle] = request
         self._totals["requests"] += 1
         self._totals["prompt_tokens"] += request.prompt_tokens
+
+    def _forget_adapters(self) -> None:
+        """Those that are to go and that no live request runs with any more; the next plan tells the ranks."""
+        if self._leaving:
+            for adapter in self._leaving - {request.adapter for request in self._requests.values()}:
+                self._leaving.remove(adapter)
+                self._scheduler.adapters.forget(adapter)
 
     def _refuse(self, session: int, id: int, error: HeadwayError) -> None:
         self._refusals.setdefault(session, []).append(Refused(id, error))

@@ -9,6 +9,7 @@ import numpy.typing as npt
 import torch
 
 from ...kernels.paged_attention import AttentionBatch, plan_attention
+from ..adapters.segments import StepSegments
 from ..model.inputs import StepInputs
 from ..plan import RowWork
 from .pooling import pooled_parts
@@ -26,12 +27,14 @@ def build_inputs(
     device: torch.device,
     dtype: torch.dtype,
     queries_a_tile: int = 1,
+    segments: StepSegments | None = None,
 ) -> StepInputs:
     """Inputs of a step with at least one work item, after `rows` has applied its plan.
 
     Rows with one token come first, by length, because attention groups them as they come. `wanted` are the last tokens
     of sampled rows, in the plan's order, then `places`, then what `pooled_parts` says. `windows` are those of the
-    model's layers, `dtype` is the model's, `queries_a_tile` as for `plan_attention`.
+    model's layers, `dtype` is the model's, `queries_a_tile` as for `plan_attention`. `segments`
+    hear which adapter each token runs with.
     """
     items = sorted(work, key=_by_length)
     row = np.array([item.row for item in items], np.int64)
@@ -52,11 +55,13 @@ def build_inputs(
     firsts += [(last_token[part.row] + 1 - part.length, part.length) for part in pooled_parts(rows, work)]
     wanted = np.concatenate((np.array(sampled, np.int64), *(np.arange(at, at + length) for at, length in firsts)))
 
+    if segments is not None:
+        segments.begin(rows.adapters[owner], wanted)
     attention = _attention(rows, row, counts, computed + counts, windows, device, dtype, queries_a_tile)
     total, packed = len(positions), np.concatenate((token_ids, positions, slots, wanted))
     tensor = torch.from_numpy(packed).to(device, non_blocking=True)
     ids, where, into = tensor[: 3 * total].view(3, total)
-    return StepInputs(ids, where, into, attention, tensor[3 * total :])
+    return StepInputs(ids, where, into, attention, tensor[3 * total :], segments)
 
 
 def _attention(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from ..plan import RowAdded, RowWork, StepPlan
+from ..plan import NO_ADAPTER, RowAdded, RowWork, StepPlan
 
 Int32 = npt.NDArray[np.int32]
 MINIMUM_ROWS = 16
@@ -19,7 +19,7 @@ class Rows:
     """Tokens and block tables of the live rows, in arrays that grow by doubling.
 
     tokens: [rows, capacity] int32, known[row] of them; tables: [rows, width] int32, pages[row] of them.
-    pooling: of the rows that are there for an embedding.
+    adapters: [rows] int32, the slot of each row's adapter. pooling: of the rows that are there for an embedding.
     """
 
     def __init__(self, page_size: int, total_pages: int, vocab_size: int) -> None:
@@ -30,6 +30,7 @@ class Rows:
         self.tables: Int32 = np.zeros((MINIMUM_ROWS, 16), np.int32)
         self.known: Int32 = np.zeros(MINIMUM_ROWS, np.int32)
         self.pages: Int32 = np.zeros(MINIMUM_ROWS, np.int32)
+        self.adapters: Int32 = np.full(MINIMUM_ROWS, NO_ADAPTER, np.int32)
         self.live: npt.NDArray[np.bool_] = np.zeros(MINIMUM_ROWS, np.bool_)
         self.pooling: dict[int, int] = {}
 
@@ -63,6 +64,7 @@ class Rows:
         self.known[row] = len(tokens)
         self.tables[row, : len(added.pages)] = added.pages
         self.pages[row] = len(added.pages)
+        self.adapters[row] = added.adapter
         self.live[row] = True
         if added.pooling:
             self.pooling[row] = added.pooling
@@ -103,6 +105,7 @@ class Rows:
             extra = len(self.tokens) - len(self.live)
             self.known, self.pages = np.pad(self.known, (0, extra)), np.pad(self.pages, (0, extra))
             self.live = np.pad(self.live, (0, extra))
+            self.adapters = np.pad(self.adapters, (0, extra), constant_values=NO_ADAPTER)
 
 
 def _grown(array: Int32, rows: int, columns: int) -> Int32:

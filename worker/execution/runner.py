@@ -13,6 +13,7 @@ from torch import Tensor
 
 from ...core.specs import GroupSpec
 from ...kernels.attention_prefill import tile_queries
+from ..adapters.rank import RankAdapters
 from ..model.inputs import LayerCache
 from ..model.registry import load_model, read_config
 from ..parallel.communicator import Communicator
@@ -45,6 +46,14 @@ class Runner:
         self.dtype = choose_dtype(self.config, spec.device, spec.dtype)
         with torch.inference_mode():
             self.model = load_model(path, self.config, comm, self.dtype, self.device, on_progress)
+        self.adapters = RankAdapters(
+            self.model.sites,
+            layers=self.config.layers,
+            slots=spec.engine.max_adapters,
+            max_rank=spec.engine.max_lora_rank,
+            dtype=self.dtype,
+            device=self.device,
+        )
         self.rows = Rows(spec.engine.page_size, 0, self.config.vocab_size)
         self.sampler = Sampler(self.config.vocab_size, self.device) if comm.place.is_sampler else None
         self.pooler = Pooler()
@@ -74,6 +83,7 @@ class Runner:
     def step(self, plan: StepPlan) -> StepResult | None:
         """Applies one plan. The sampling rank returns the result, the others None. Raises PlanError for a plan that
         contradicts the batch, RankLost when another rank does not take part."""
+        self.adapters.apply(plan.adapters)
         self.rows.apply(plan)
         self._scoring.apply(plan)
         if self.sampler is not None:
@@ -83,7 +93,14 @@ class Runner:
         with torch.inference_mode():
             places = self._scoring.places(plan.work)
             inputs = build_inputs(
-                self.rows, plan.work, places, self.model.windows, self.device, self.dtype, self._queries_a_tile
+                self.rows,
+                plan.work,
+                places,
+                self.model.windows,
+                self.device,
+                self.dtype,
+                self._queries_a_tile,
+                self.adapters.segments,
             )
             start = time.perf_counter()
             hidden = self.model.forward(inputs, self._caches)

@@ -1,4 +1,4 @@
-"""The control socket between the leader and its ranks: how a rank's start goes, and the memory they share.
+"""The control socket between the leader and its ranks: how a rank's start goes, the memory they share, and adapters.
 
 A Unix socket in the abstract namespace (nothing on disk), one datagram a message. When either side dies the other sees
 the end of its connection.
@@ -45,6 +45,22 @@ class Allocated(msgspec.Struct, frozen=True, tag=True):
     """Rank to leader: waiting for plans."""
 
 
+class ReadAdapter(msgspec.Struct, frozen=True, tag=True):
+    """Leader to rank, while it runs plans: read your part of this adapter into host memory, under this number."""
+
+    number: int
+    path: str
+
+
+class AdapterRead(msgspec.Struct, frozen=True, tag=True):
+    """Rank to leader: it is read, or why it is not."""
+
+    number: int
+    revision: str = ""
+    highest_rank: int = 0
+    error: str = ""
+
+
 class Failed(msgspec.Struct, frozen=True, tag=True):
     """Rank to leader, last: why it cannot go on. `config`: a person has to change the configuration or checkpoint."""
 
@@ -52,7 +68,7 @@ class Failed(msgspec.Struct, frozen=True, tag=True):
     config: bool
 
 
-Message = Attach | Progress | Loaded | Allocate | Allocated | Failed
+Message = Attach | Progress | Loaded | Allocate | Allocated | ReadAdapter | AdapterRead | Failed
 _DECODER = msgspec.msgpack.Decoder(Message)
 _ENCODER = msgspec.msgpack.Encoder()
 

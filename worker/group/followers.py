@@ -15,6 +15,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 from ...core.specs import GroupSpec
 from . import control
@@ -100,6 +101,19 @@ class Followers:
     def wait_allocated(self) -> None:
         """Returns when every rank waits for plans. Raises GroupFailed."""
         self._wait(lambda: all(member.allocated for member in self.members))
+
+    def read_adapter(self, number: int, path: Path) -> None:
+        """Tells every rank to read its part of an adapter, beside its steps."""
+        for member in self.members:
+            assert member.link is not None
+            control.send(member.link, control.ReadAdapter(number, str(path)))
+
+    def wait_adapter(self, number: int, timeout_s: float) -> list[control.AdapterRead]:
+        """The ranks' answers: fewer than there are ranks when some do not answer in time."""
+        with self._changed:
+            self._changed.wait_for(lambda: all(number in member.reads for member in self.members), timeout_s)
+            answers = [member.reads.pop(number, None) for member in self.members]
+        return [answer for answer in answers if answer is not None]
 
     def leave(self, timeout_s: float) -> None:
         """After the shutdown plan: waits for the ranks to end, and kills those that do not."""
@@ -207,6 +221,8 @@ class Followers:
                     member.loaded, member.suggested_pages = 1.0, pages
                 case control.Allocated():
                     member.allocated = True
+                case control.AdapterRead(number):
+                    member.reads[number] = message
                 case control.Failed(text, config):
                     member.last_words = (text, config)
             self._changed.notify_all()

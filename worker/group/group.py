@@ -20,8 +20,9 @@ from ...proto.headway.v1 import admin_pb2, engine_pb2
 from ..engine import Accept, Engine, Stop
 from ..pages import PagePool
 from ..scheduler import Limits, Scheduler
-from ..service import Hub, ServiceThread, Standing
+from ..service import AdapterRegistry, Hub, ServiceThread, Standing
 from ..service.servicer import ServedEngine
+from .adapters import AdapterLoader
 from .errors import EXIT_ENGINE_DEAD, GroupFailed
 from .followers import Followers
 from .launcher import RankLauncher, SubprocessLauncher
@@ -131,7 +132,7 @@ class WorkerGroup:
             plane = StepPlane(runner, followers, self.spec.engine.step_timeout_s)
             engine = self._engine = self._make_engine(runner, plane)
             engine.ping()
-            self._serve(runner, engine)
+            self._serve(runner, engine, followers)
             engine.run()
             plane.shut_down()
             runner.close()
@@ -177,15 +178,18 @@ class WorkerGroup:
             token_budget=engine.token_budget,
             max_waiting=engine.max_waiting,
             vocab_size=info.vocab_size,
+            max_adapters=engine.max_adapters,
         )
         scheduler = Scheduler(limits, PagePool(limits.total_pages, limits.page_size))
         return Engine(scheduler, plane.run, self._service.publish)
 
-    def _serve(self, runner: Runner, engine: Engine) -> None:
+    def _serve(self, runner: Runner, engine: Engine, followers: Followers) -> None:
         """From here on requests are taken, and failures end the process."""
         hub = self._hub = Hub(self.incarnation, engine.inbox, engine.silence, engine.figures())
         description = self._description(runner)
-        self._service.ready(ServedEngine(hub, self._limits, description, Path(self.spec.model_path)))
+        loader = AdapterLoader(runner.adapters, followers)
+        adapters = AdapterRegistry(self.spec.model_name, loader, engine.inbox, self._adapters_changed)
+        self._service.ready(ServedEngine(hub, self._limits, description, Path(self.spec.model_path), adapters))
         self._standing.endpoint, self._standing.revision = self.endpoint, runner.info.revision
         with self._lock:
             if self._failure is not None:
@@ -213,6 +217,12 @@ class WorkerGroup:
             max_waiting=limits.max_waiting,
             embedding_size=info.hidden_size,
         )
+
+    def _adapters_changed(self, adapters: list[engine_pb2.Adapter]) -> None:
+        assert self._hub is not None
+        self._hub.set_adapters(adapters)
+        self._standing.adapters = adapters
+        self._service.changed()
 
     def _set_draining(self, draining: bool) -> None:
         if self._engine is None or not self._ready:

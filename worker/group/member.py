@@ -7,6 +7,7 @@ import signal
 import socket
 from contextlib import suppress
 
+from .control import AdapterRead
 from .launcher import RankHandle
 
 
@@ -20,6 +21,7 @@ class Member:
         self.loaded = 0.0
         self.suggested_pages: int | None = None
         self.allocated = False
+        self.reads: dict[int, AdapterRead] = {}
         self.last_words: tuple[str, bool] | None = None
         try:
             self.pidfd = os.pidfd_open(handle.pid)

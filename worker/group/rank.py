@@ -13,6 +13,7 @@ import msgspec
 from ...core.errors import ConfigError
 from ..plan import StepPlan, StepResult
 from . import control
+from .adapters import serve_reads
 from .errors import EXIT_LEADER_GONE, EXIT_RANK_FAILED
 from .process import dump_stacks_on_signal, limit_threads
 from .ring import RingMemory, RingReader, RingWriter
@@ -78,6 +79,7 @@ class _Follower:
             raise RuntimeError(f"the leader said {allocate!r} where Allocate was due")
         runner.allocate(allocate.total_pages)
         control.send(self._link, control.Allocated())
+        serve_reads(self._link, runner)
         decoder = msgspec.msgpack.Decoder(StepPlan)
         while not (plan := decoder.decode(self._plans.read())).shutdown:
             result = runner.step(plan)

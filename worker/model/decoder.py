@@ -32,6 +32,7 @@ class Decoder(ABC, Generic[Config]):
     def __init__(self, config: Config, split: Split, comm: Communicator, weights: WeightReader) -> None:
         self.config = config
         self.split = split
+        self.sites = weights.sites
         self.comm = comm
         self.dtype = weights.dtype
         place = comm.place

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from ...kernels.paged_attention import AttentionBatch
+from ..adapters.segments import StepSegments
 
 LayerCache = tuple[Tensor, Tensor]  # keys and values, each [pages, page_size, kv_heads, head_dim]
 
@@ -21,7 +22,13 @@ class StepInputs:
     slots: Tensor  # [tokens], where each token's keys and values go
     attention: Mapping[int | None, AttentionBatch]  # by window, None for layers without one
     wanted: Tensor  # [wanted], flat tokens whose hidden states are wanted: those of sampled rows, then others
+    segments: StepSegments | None = None  # which tokens run with which adapter
 
     @property
     def tokens(self) -> int:
         return int(self.token_ids.shape[0])
+
+    def narrow(self) -> None:
+        """From here on only the wanted tokens go through the model's products."""
+        if self.segments is not None:
+            self.segments.narrow()

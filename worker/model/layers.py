@@ -54,6 +54,7 @@ class PreNormLayer:
         attended = self.attention.attend(self.attention_norm.add(x, residual), step, cache)
         if wanted is not None:
             attended, residual = attended.index_select(0, wanted), residual.index_select(0, wanted)
+            step.inputs.narrow()
             if not wanted.shape[0]:
                 return residual, residual
         x = self.comm.all_reduce(self.attention.out(attended))
@@ -87,6 +88,7 @@ class SandwichLayer:
         attended = self.attention.attend(self.attention_norm.add(x, residual), step, cache)
         if wanted is not None:
             attended, residual = attended.index_select(0, wanted), residual.index_select(0, wanted)
+            step.inputs.narrow()
             if not wanted.shape[0]:
                 return residual, residual
         x = self.attended_norm(self.comm.all_reduce(self.attention.out(attended)))

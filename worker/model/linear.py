@@ -14,19 +14,28 @@ goes another way. That one is computed twice, so that a sequence alone and in a 
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 PACKED_ELEMENTS = 2**21
 
+Adapt = Callable[[Tensor, Tensor], Tensor]
+"""Adds what LoRA adapters have to say of input x into the output, and returns it."""
+
 
 class Linear:
-    """`x @ weight.T + bias`. weight: [outputs, inputs], bias: [outputs]; x: [rows, inputs], rows above zero."""
+    """`x @ weight.T + bias`. weight: [outputs, inputs], bias: [outputs]; x: [rows, inputs], rows above zero.
+
+    `adapt`, when set, has the last word on each output.
+    """
 
     def __init__(self, weight: Tensor, bias: Tensor | None = None) -> None:
         self.outputs, self.inputs = weight.shape
         self.bias = bias
+        self.adapt: Adapt | None = None
         self._apply = self._plain
         self.weight = weight
         if weight.device.type == "cpu" and weight.dtype == torch.float32:
@@ -39,7 +48,8 @@ class Linear:
 
     def __call__(self, x: Tensor) -> Tensor:
         """[rows, inputs] to [rows, outputs]."""
-        return self._apply(x)
+        out = self._apply(x)
+        return out if self.adapt is None else self.adapt(out, x)
 
     def _plain(self, x: Tensor) -> Tensor:
         return F.linear(x, self.weight, self.bias)

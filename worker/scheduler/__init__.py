@@ -5,9 +5,10 @@ and each step spends one token budget on that, first come, first served. Chunked
 recomputation are all the same arithmetic.
 """
 
+from .adapters import BASE
 from .limits import Limits
 from .outcome import Outcome
 from .request import Request
 from .scheduler import Scheduler
 
-__all__ = ["Limits", "Outcome", "Request", "Scheduler"]
+__all__ = ["BASE", "Limits", "Outcome", "Request", "Scheduler"]

@@ -17,6 +17,7 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     token_budget: int
     max_waiting: int
     vocab_size: int
+    max_adapters: int = 0
 
     @property
     def watermark(self) -> int:

@@ -10,6 +10,7 @@ from ...core.blocks import BlockKey, chain_keys
 from ...core.constraints import TokenRules
 from ...core.sampling import SamplingParams
 from ..plan import NO_RULES, PlaceLogprobs
+from .adapters import BASE
 
 NO_ROW = -1
 
@@ -19,10 +20,12 @@ class Request:
 
     `tokens` are prompt, then output (delivered elsewhere or generated here). `keys` are the chained keys of its full
     pages, `committed` of which have been offered to the index. A request without a row waits. One with `pooling` (of
-    pooling.proto) is there for an embedding: it ends when all its tokens are computed.
+    pooling.proto) is there for an embedding: it ends when all its tokens are computed. `adapter` is the number of
+    the LoRA adapter that it runs with.
     """
 
     __slots__ = (
+        "adapter",
         "cache_bypass",
         "cached_tokens",
         "committed",
@@ -74,6 +77,7 @@ class Request:
         priority: int = 0,
         deadline: float = math.inf,
         pooling: int = 0,
+        adapter: int = BASE,
     ) -> None:
         assert tokens.itemsize == 4, "token ids travel as u32"
         self.session = session
@@ -94,6 +98,7 @@ class Request:
         self.priority = priority
         self.deadline = deadline
         self.pooling = pooling
+        self.adapter = adapter
         self.prompt_scores: list[PlaceLogprobs] = []
         self.row = NO_ROW
         self.pages: list[int] = []

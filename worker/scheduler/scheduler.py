@@ -1,8 +1,8 @@
 """The scheduler: admission, the token budget, preemption, and what a step's result means.
 
-Requests are served in order of arrival and never overtake. `_running` is in that order, everything in `_waiting` came
-later than everything running, and the victim of a preemption is the latest that runs: so both orders hold for ever,
-and the oldest request always makes progress.
+Requests are served in order of arrival and do not overtake, but for those that wait for a slot of their LoRA adapter.
+`_running` is in order of admission and `_waiting` in that of arrival, a preempted request ahead of it; the victim of a
+preemption is the latest that runs: so the oldest request always makes progress.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from ...core.errors import Overloaded
 from ...proto.headway.v1.sampling_pb2 import FINISH_REASON_EMBEDDED
 from ..pages import PagePool
 from ..plan import PlaceLogprobs, RowAdded, StepPlan, StepResult
+from .adapters import BASE, AdapterSlots
 from .limits import Limits
 from .outcome import Outcome, take_sample
 from .request import NO_ROW, Request
@@ -26,6 +27,7 @@ class Scheduler:
     def __init__(self, limits: Limits, pool: PagePool) -> None:
         self.limits = limits
         self.pool = pool
+        self.adapters = AdapterSlots(limits.max_adapters)
         self.preemptions = 0
         self.cached_tokens = 0
         self.uncached_tokens = 0
@@ -79,7 +81,7 @@ class Scheduler:
         freed, appended = self._rows.drain()
         self._out = shares
         self._step += 1
-        return StepPlan(self._step, freed, added, appended, shares.work())
+        return StepPlan(self._step, freed, added, appended, shares.work(), adapters=self.adapters.drain())
 
     def update(self, result: StepResult) -> list[Outcome]:
         """Takes the result of the plan that is out."""
@@ -135,8 +137,7 @@ class Scheduler:
         """Takes waiting requests into the batch, in order, as long as budget, rows and pages last."""
         # With budget left, whoever runs has pages for all its tokens, or none is free: no page is promised to anybody.
         added = []
-        while self._waiting and shares.budget and self._rows.available:
-            request = self._waiting[0]
+        while shares.budget and self._rows.available and (request := self._next()) is not None:
             spare = self.limits.watermark if self._running else 0
             available = self.pool.free_pages - spare
             if self._blocked(request, available):
@@ -149,8 +150,8 @@ class Scheduler:
                 self._blocked_at = (request, available)
                 break
             self._blocked_at = None
-            self._waiting.popleft()
-            self._enter(request, hits)
+            self._waiting.remove(request)
+            slot = self._enter(request, hits)
             added.append(
                 RowAdded(
                     request.row,
@@ -164,11 +165,22 @@ class Scheduler:
                     request.logprobs,
                     request.prompt_logprobs,
                     pooling=request.pooling,
+                    adapter=slot,
                 )
             )
             count = min(request.remaining, shares.budget)
             shares.give(request, count, self._grow(request, count))
         return added
+
+    def _next(self) -> Request | None:
+        """Who is to enter next: the first that waits, but for one whose adapter finds no slot. That one lets requests
+        without an adapter pass, and no others: they would keep the slots from it."""
+        held_up = False
+        for request in self._waiting:
+            if request.adapter == BASE or not (held_up or not self.adapters.available(request.adapter)):
+                return request
+            held_up = True
+        return None
 
     def _blocked(self, request: Request, available: int) -> bool:
         """Whether it did not fit before and no page has come free since: its prefix is then not walked again."""
@@ -179,7 +191,8 @@ class Scheduler:
             and available <= self._blocked_at[1]
         )
 
-    def _enter(self, request: Request, hits: list[int]) -> None:
+    def _enter(self, request: Request, hits: list[int]) -> int:
+        """Gives the request a row, and returns the slot of its adapter."""
         request.row = self._rows.take()
         request.prompt_scores = []
         request.pages = list(hits)
@@ -191,6 +204,7 @@ class Scheduler:
             self.cached_tokens += request.cached_tokens
         self._running.append(request)
         self._set_uncached(request, request.remaining)
+        return self.adapters.enter(request.adapter)
 
     def _hits(self, request: Request) -> list[int]:
         """Cached pages of its prefix. The last known token is always computed: its logits are what is sampled from."""
@@ -230,6 +244,7 @@ class Scheduler:
     def _retire(self, request: Request) -> None:
         self._running.remove(request)
         self._rows.free(request.row)
+        self.adapters.leave(request.adapter)
         self.pool.release(request.pages)
         request.row = NO_ROW
         request.pages = []

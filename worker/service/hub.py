@@ -49,6 +49,7 @@ class Hub:
         self._sessions: dict[int, Session] = {}
         self._numbers = itertools.count(1)
         self._published_at = 0.0
+        self._adapters = engine_pb2.AdapterSet()
 
     @property
     def unfinished(self) -> int:
@@ -81,6 +82,13 @@ class Hub:
                 load,
                 session.last_submit,
             )
+
+    def set_adapters(self, adapters: list[engine_pb2.Adapter]) -> None:
+        """Requests may name these from now on; every router hears it at once."""
+        self._adapters = engine_pb2.AdapterSet(adapters=adapters)
+        for session in self._sessions.values():
+            session.outbox.adapters = self._adapters
+        self.heartbeat()
 
     def heartbeat(self) -> None:
         """A report without news. It does not need the engine, so it tells of a hung one too."""
@@ -153,6 +161,7 @@ class Hub:
             first_sequence=first,
             sequence=self.sequence if last is None else last,
             load=self.load() if load is None else load,
+            adapters=self._adapters,
         )
         message.time.GetCurrentTime()
         return message

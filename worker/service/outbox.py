@@ -15,9 +15,13 @@ COMPACT_KEYS = 4_096
 
 
 class Outbox:
-    """Holds at most: the tokens of the router's live requests, and the net change of the cache."""
+    """Holds at most: the tokens of the router's live requests, and the net change of the cache.
+
+    `adapters` go with the next message, when they have changed.
+    """
 
     def __init__(self) -> None:
+        self.adapters: engine_pb2.AdapterSet | None = None
         self._first = 0
         self._last = 0
         self._outputs: dict[int, Output] = {}
@@ -73,9 +77,11 @@ class Outbox:
             kv_events=event_messages(self._changes),
             load=self._load,
             last_submit_id=self._last_submit,
+            adapters=self.adapters,
         )
         message.time.GetCurrentTime()
         self._first = self._keys = 0
+        self.adapters = None
         self._outputs, self._refusals, self._changes = {}, [], []
         if not self._closed:
             self._ready.clear()

@@ -15,6 +15,7 @@ from ...proto.headway.v1 import engine_pb2
 from ...proto.headway.v1.engine_pb2_grpc import EngineServiceServicer
 from ..engine import Abort, Refuse, Submit
 from ..scheduler import Limits
+from .adapters import AdapterRegistry
 from .hub import Hub, Session
 from .submit import request_from
 
@@ -26,8 +27,16 @@ TEXT_ASSETS = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja")
 class ServedEngine:
     """What the service needs of an engine that is ready."""
 
-    def __init__(self, hub: Hub, limits: Limits, description: engine_pb2.DescribeResponse, model_path: Path) -> None:
+    def __init__(
+        self,
+        hub: Hub,
+        limits: Limits,
+        description: engine_pb2.DescribeResponse,
+        model_path: Path,
+        adapters: AdapterRegistry,
+    ) -> None:
         self.hub = hub
+        self.adapters = adapters
         self.limits = limits
         self.description = description
         self.model_path = model_path
@@ -54,6 +63,23 @@ class EngineServicer(EngineServiceServicer):
         engine = self._ready()
         self._on_drain(not request.cancel)
         return engine_pb2.DrainResponse(unfinished=engine.hub.unfinished)
+
+    async def LoadAdapter(
+        self, request: engine_pb2.EngineServiceLoadAdapterRequest, context: Any
+    ) -> engine_pb2.EngineServiceLoadAdapterResponse:
+        adapter = await self._ready().adapters.load(request.name, request.path)
+        return engine_pb2.EngineServiceLoadAdapterResponse(adapter=adapter)
+
+    async def UnloadAdapter(
+        self, request: engine_pb2.EngineServiceUnloadAdapterRequest, context: Any
+    ) -> engine_pb2.EngineServiceUnloadAdapterResponse:
+        await self._ready().adapters.unload(request.name)
+        return engine_pb2.EngineServiceUnloadAdapterResponse()
+
+    async def ListAdapters(
+        self, request: engine_pb2.ListAdaptersRequest, context: Any
+    ) -> engine_pb2.ListAdaptersResponse:
+        return engine_pb2.ListAdaptersResponse(adapters=self._ready().adapters.adapters())
 
     async def Session(
         self, request_iterator: AsyncIterator[engine_pb2.SessionRequest], context: Any
@@ -113,7 +139,8 @@ def _take(engine: ServedEngine, session: Session, request: engine_pb2.SessionReq
         case "submit":
             message = request.submit
             try:
-                inbox.put(Submit(request_from(message, session.number, engine.limits)))
+                adapter = engine.adapters.number(message)
+                inbox.put(Submit(request_from(message, session.number, engine.limits, adapter)))
             except HeadwayError as error:
                 inbox.put(Refuse(session.number, message.id, error))
         case "abort":

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ...proto.headway.v1 import admin_pb2, control_pb2
+from ...proto.headway.v1 import admin_pb2, control_pb2, engine_pb2
 from ...proto.headway.v1.admin_pb2 import ReplicaState
 
 
@@ -19,6 +19,7 @@ class Standing:
         self.revision = ""
         self.pids: list[int] = []
         self.nodes: list[str] = []
+        self.adapters: list[engine_pb2.Adapter] = []
 
     def message(self) -> control_pb2.ReportReplicaRequest:
         """The report, but for the load."""
@@ -32,4 +33,5 @@ class Standing:
             pids=self.pids,
             nodes=self.nodes,
             revision=self.revision,
+            adapters=self.adapters,
         )

@@ -10,14 +10,17 @@ from ...core.sampling import BOUNDS, SamplingParams
 from ...core.wire import sampling_from_proto
 from ...proto.headway.v1 import engine_pb2
 from ...proto.headway.v1.pooling_pb2 import POOLING_LAST, POOLING_MEAN
-from ..scheduler import Limits, Request
+from ..scheduler import BASE, Limits, Request
 from .constraints import check_ids, deadline_from, logprobs_from, priority_from, rules_from, sequence_from
 
 NOTHING_SAMPLED = SamplingParams(temperature=0.0)
 
 
-def request_from(message: engine_pb2.Submit, session: int, limits: Limits) -> Request:
-    """The request. Raises InvalidRequest, ContextTooLong for what this engine could not run at any time."""
+def request_from(message: engine_pb2.Submit, session: int, limits: Limits, adapter: int = BASE) -> Request:
+    """The request; `adapter` is the number by which the engine knows the one that it names.
+
+    Raises InvalidRequest, ContextTooLong for what this engine could not run at any time.
+    """
     prompt_tokens = len(message.token_ids) - message.delivered
     if prompt_tokens < 1:
         raise InvalidRequest(
@@ -53,6 +56,7 @@ def request_from(message: engine_pb2.Submit, session: int, limits: Limits) -> Re
         priority=priority_from(message),
         deadline=deadline_from(message),
         pooling=message.pooling,
+        adapter=adapter,
     )
 
 

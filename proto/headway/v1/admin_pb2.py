@@ -27,15 +27,17 @@ from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__
 from . import engine_pb2 as headway_dot_v1_dot_engine__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16headway/v1/admin.proto\x12\nheadway.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17headway/v1/engine.proto\"\\\n\x06\x43hange\x12\x17\n\x0fidempotency_key\x18\x01 \x01(\t\x12\x18\n\x10\x65xpected_version\x18\x02 \x01(\x04\x12\x0f\n\x07\x64ry_run\x18\x03 \x01(\x08\x12\x0e\n\x06reason\x18\x04 \x01(\t\"(\n\x06\x45\x66\x66\x65\x63t\x12\x0f\n\x07version\x18\x01 \x01(\x04\x12\r\n\x05steps\x18\x02 \x03(\t\"\x15\n\x13WatchClusterRequest\"\x95\x02\n\x14WatchClusterResponse\x12\x0f\n\x07version\x18\x01 \x01(\x04\x12(\n\x04time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x10\n\x08snapshot\x18\x03 \x01(\x08\x12+\n\x06models\x18\x04 \x03(\x0b\x32\x1b.headway.v1.ModelDeployment\x12%\n\x08replicas\x18\x05 \x03(\x0b\x32\x13.headway.v1.Replica\x12\x1b\n\x13removed_replica_ids\x18\x06 \x03(\t\x12#\n\x07routers\x18\x07 \x03(\x0b\x32\x12.headway.v1.Router\x12\x1a\n\x12removed_router_ids\x18\x08 \x03(\t\"{\n\x0fModelDeployment\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04path\x18\x02 \x01(\t\x12\x18\n\x10\x64\x65sired_replicas\x18\x03 \x01(\r\x12\x17\n\x0ftensor_parallel\x18\x04 \x01(\r\x12\x19\n\x11pipeline_parallel\x18\x05 \x01(\r\"\xa9\x02\n\x07Replica\x12\n\n\x02id\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\x12\x10\n\x08revision\x18\x03 \x01(\t\x12\'\n\x05state\x18\x04 \x01(\x0e\x32\x18.headway.v1.ReplicaState\x12\x0e\n\x06reason\x18\x05 \x01(\t\x12\x13\n\x0bincarnation\x18\x06 \x01(\t\x12\x10\n\x08\x65ndpoint\x18\x07 \x01(\t\x12\x0c\n\x04pids\x18\x08 \x03(\r\x12\r\n\x05nodes\x18\t \x03(\t\x12\x17\n\x0ftensor_parallel\x18\n \x01(\r\x12\x19\n\x11pipeline_parallel\x18\x0b \x01(\r\x12\x0e\n\x06loaded\x18\x0c \x01(\x02\x12\x10\n\x08restarts\x18\r \x01(\r\x12\x1e\n\x04load\x18\x0e \x01(\x0b\x32\x10.headway.v1.Load\"\xc1\x02\n\x06Router\x12\n\n\x02id\x18\x01 \x01(\t\x12\x14\n\x0cgrpc_address\x18\x02 \x01(\t\x12\x14\n\x0chttp_address\x18\x03 \x01(\t\x12\x0b\n\x03pid\x18\x04 \x01(\r\x12\x0f\n\x07running\x18\x05 \x01(\r\x12\x10\n\x08requests\x18\x06 \x01(\x04\x12\x0e\n\x06\x65rrors\x18\x07 \x01(\x04\x12\x12\n\nmigrations\x18\x08 \x01(\x04\x12 \n\x18output_tokens_per_second\x18\t \x01(\x02\x12\x1b\n\x13requests_per_second\x18\n \x01(\x02\x12\x13\n\x0bttft_p50_ms\x18\x0b \x01(\x02\x12\x13\n\x0bttft_p99_ms\x18\x0c \x01(\x02\x12\x13\n\x0btpot_p50_ms\x18\r \x01(\x02\x12\x13\n\x0btpot_p99_ms\x18\x0e \x01(\x02\x12\x18\n\x10prefix_hit_ratio\x18\x0f \x01(\x02\"X\n\x11ScaleModelRequest\x12\"\n\x06\x63hange\x18\x01 \x01(\x0b\x32\x12.headway.v1.Change\x12\r\n\x05model\x18\x02 \x01(\t\x12\x10\n\x08replicas\x18\x03 \x01(\r\"8\n\x12ScaleModelResponse\x12\"\n\x06\x65\x66\x66\x65\x63t\x18\x01 \x01(\x0b\x32\x12.headway.v1.Effect\"y\n\x13\x44rainReplicaRequest\x12\"\n\x06\x63hange\x18\x01 \x01(\x0b\x32\x12.headway.v1.Change\x12\x12\n\nreplica_id\x18\x02 \x01(\t\x12*\n\x07timeout\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\":\n\x14\x44rainReplicaResponse\x12\"\n\x06\x65\x66\x66\x65\x63t\x18\x01 \x01(\x0b\x32\x12.headway.v1.Effect\"[\n\x14RollbackModelRequest\x12\"\n\x06\x63hange\x18\x01 \x01(\x0b\x32\x12.headway.v1.Change\x12\r\n\x05model\x18\x02 \x01(\t\x12\x10\n\x08revision\x18\x03 \x01(\r\";\n\x15RollbackModelResponse\x12\"\n\x06\x65\x66\x66\x65\x63t\x18\x01 \x01(\x0b\x32\x12.headway.v1.Effect\"%\n\x14ListRevisionsRequest\x12\r\n\x05model\x18\x01 \x01(\t\"E\n\x15ListRevisionsResponse\x12,\n\trevisions\x18\x01 \x03(\x0b\x32\x19.headway.v1.ModelRevision\"\x93\x01\n\rModelRevision\x12\x0e\n\x06number\x18\x01 \x01(\r\x12(\n\x04time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0c\n\x04what\x18\x03 \x01(\t\x12\x0e\n\x06reason\x18\x04 \x01(\t\x12*\n\x05model\x18\x05 \x01(\x0b\x32\x1b.headway.v1.ModelDeployment*\xd0\x01\n\x0cReplicaState\x12\x1d\n\x19REPLICA_STATE_UNSPECIFIED\x10\x00\x12\x19\n\x15REPLICA_STATE_PENDING\x10\x01\x12\x19\n\x15REPLICA_STATE_LOADING\x10\x02\x12\x17\n\x13REPLICA_STATE_READY\x10\x03\x12\x1a\n\x16REPLICA_STATE_DRAINING\x10\x04\x12\x1b\n\x17REPLICA_STATE_UNHEALTHY\x10\x05\x12\x19\n\x15REPLICA_STATE_STOPPED\x10\x06\x32\xaf\x03\n\x0c\x41\x64minService\x12S\n\x0cWatchCluster\x12\x1f.headway.v1.WatchClusterRequest\x1a .headway.v1.WatchClusterResponse0\x01\x12K\n\nScaleModel\x12\x1d.headway.v1.ScaleModelRequest\x1a\x1e.headway.v1.ScaleModelResponse\x12Q\n\x0c\x44rainReplica\x12\x1f.headway.v1.DrainReplicaRequest\x1a .headway.v1.DrainReplicaResponse\x12T\n\rRollbackModel\x12 .headway.v1.RollbackModelRequest\x1a!.headway.v1.RollbackModelResponse\x12T\n\rListRevisions\x12 .headway.v1.ListRevisionsRequest\x1a!.headway.v1.ListRevisionsResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16headway/v1/admin.proto\x12\nheadway.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17headway/v1/engine.proto\"\\\n\x06\x43hange\x12\x17\n\x0fidempotency_key\x18\x01 \x01(\t\x12\x18\n\x10\x65xpected_version\x18\x02 \x01(\x04\x12\x0f\n\x07\x64ry_run\x18\x03 \x01(\x08\x12\x0e\n\x06reason\x18\x04 \x01(\t\"(\n\x06\x45\x66\x66\x65\x63t\x12\x0f\n\x07version\x18\x01 \x01(\x04\x12\r\n\x05steps\x18\x02 \x03(\t\"\x15\n\x13WatchClusterRequest\"\x95\x02\n\x14WatchClusterResponse\x12\x0f\n\x07version\x18\x01 \x01(\x04\x12(\n\x04time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x10\n\x08snapshot\x18\x03 \x01(\x08\x12+\n\x06models\x18\x04 \x03(\x0b\x32\x1b.headway.v1.ModelDeployment\x12%\n\x08replicas\x18\x05 \x03(\x0b\x32\x13.headway.v1.Replica\x12\x1b\n\x13removed_replica_ids\x18\x06 \x03(\t\x12#\n\x07routers\x18\x07 \x03(\x0b\x32\x12.headway.v1.Router\x12\x1a\n\x12removed_router_ids\x18\x08 \x03(\t\"\xac\x01\n\x0fModelDeployment\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04path\x18\x02 \x01(\t\x12\x18\n\x10\x64\x65sired_replicas\x18\x03 \x01(\r\x12\x17\n\x0ftensor_parallel\x18\x04 \x01(\r\x12\x19\n\x11pipeline_parallel\x18\x05 \x01(\r\x12/\n\x08\x61\x64\x61pters\x18\x06 \x03(\x0b\x32\x1d.headway.v1.AdapterDeployment\"/\n\x11\x41\x64\x61pterDeployment\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04path\x18\x02 \x01(\t\"\xc6\x03\n\x07Replica\x12\n\n\x02id\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\x12\x10\n\x08revision\x18\x03 \x01(\t\x12\'\n\x05state\x18\x04 \x01(\x0e\x32\x18.headway.v1.ReplicaState\x12\x0e\n\x06reason\x18\x05 \x01(\t\x12\x13\n\x0bincarnation\x18\x06 \x01(\t\x12\x10\n\x08\x65ndpoint\x18\x07 \x01(\t\x12\x0c\n\x04pids\x18\x08 \x03(\r\x12\r\n\x05nodes\x18\t \x03(\t\x12\x17\n\x0ftensor_parallel\x18\n \x01(\r\x12\x19\n\x11pipeline_parallel\x18\x0b \x01(\r\x12\x0e\n\x06loaded\x18\x0c \x01(\x02\x12\x10\n\x08restarts\x18\r \x01(\r\x12\x1e\n\x04load\x18\x0e \x01(\x0b\x32\x10.headway.v1.Load\x12%\n\x08\x61\x64\x61pters\x18\x0f \x03(\x0b\x32\x13.headway.v1.Adapter\x12>\n\x0e\x61\x64\x61pter_errors\x18\x10 \x03(\x0b\x32&.headway.v1.Replica.AdapterErrorsEntry\x1a\x34\n\x12\x41\x64\x61pterErrorsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\xc1\x02\n\x06Router\x12\n\n\x02id\x18\x01 \x01(\t\x12\x14\n\x0cgrpc_address\x18\x02 \x01(\t\x12\x14\n\x0chttp_address\x18\x03 \x01(\t\x12\x0b\n\x03pid\x18\x04 \x01(\r\x12\x0f\n\x07running\x18\x05 \x01(\r\x12\x10\n\x08requests\x18\x06 \x01(\x04\x12\x0e\n\x06\x65rrors\x18\x07 \x01(\x04\x12\x12\n\nmigrations\x18\x08 \x01(\x04\x12 \n\x18output_tokens_per_second\x18\t \x01(\x02\x12\x1b\n\x13requests_per_second\x18\n \x01(\x02\x12\x13\n\x0bttft_p50_ms\x18\x0b \x01(\x02\x12\x13\n\x0bttft_p99_ms\x18\x0c \x01(\x02\x12\x13\n\x0btpot_p50_ms\x18\r \x01(\x02\x12\x13\n\x0btpot_p99_ms\x18\x0e \x01(\x02\x12\x18\n\x10prefix_hit_ratio\x18\x0f \x01(\x02\"X\n\x11ScaleModelRequest\x12\"\n\x06\x63hange\x18\x01 \x01(\x0b\x32\x12.headway.v1.Change\x12\r\n\x05model\x18\x02 \x01(\t\x12\x10\n\x08replicas\x18\x03 \x01(\r\"8\n\x12ScaleModelResponse\x12\"\n\x06\x65\x66\x66\x65\x63t\x18\x01 \x01(\x0b\x32\x12.headway.v1.Effect\"y\n\x13\x44rainReplicaRequest\x12\"\n\x06\x63hange\x18\x01 \x01(\x0b\x32\x12.headway.v1.Change\x12\x12\n\nreplica_id\x18\x02 \x01(\t\x12*\n\x07timeout\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\":\n\x14\x44rainReplicaResponse\x12\"\n\x06\x65\x66\x66\x65\x63t\x18\x01 \x01(\x0b\x32\x12.headway.v1.Effect\"[\n\x14RollbackModelRequest\x12\"\n\x06\x63hange\x18\x01 \x01(\x0b\x32\x12.headway.v1.Change\x12\r\n\x05model\x18\x02 \x01(\t\x12\x10\n\x08revision\x18\x03 \x01(\r\";\n\x15RollbackModelResponse\x12\"\n\x06\x65\x66\x66\x65\x63t\x18\x01 \x01(\x0b\x32\x12.headway.v1.Effect\"%\n\x14ListRevisionsRequest\x12\r\n\x05model\x18\x01 \x01(\t\"E\n\x15ListRevisionsResponse\x12,\n\trevisions\x18\x01 \x03(\x0b\x32\x19.headway.v1.ModelRevision\"\x93\x01\n\rModelRevision\x12\x0e\n\x06number\x18\x01 \x01(\r\x12(\n\x04time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0c\n\x04what\x18\x03 \x01(\t\x12\x0e\n\x06reason\x18\x04 \x01(\t\x12*\n\x05model\x18\x05 \x01(\x0b\x32\x1b.headway.v1.ModelDeployment*\xd0\x01\n\x0cReplicaState\x12\x1d\n\x19REPLICA_STATE_UNSPECIFIED\x10\x00\x12\x19\n\x15REPLICA_STATE_PENDING\x10\x01\x12\x19\n\x15REPLICA_STATE_LOADING\x10\x02\x12\x17\n\x13REPLICA_STATE_READY\x10\x03\x12\x1a\n\x16REPLICA_STATE_DRAINING\x10\x04\x12\x1b\n\x17REPLICA_STATE_UNHEALTHY\x10\x05\x12\x19\n\x15REPLICA_STATE_STOPPED\x10\x06\x32\xaf\x03\n\x0c\x41\x64minService\x12S\n\x0cWatchCluster\x12\x1f.headway.v1.WatchClusterRequest\x1a .headway.v1.WatchClusterResponse0\x01\x12K\n\nScaleModel\x12\x1d.headway.v1.ScaleModelRequest\x1a\x1e.headway.v1.ScaleModelResponse\x12Q\n\x0c\x44rainReplica\x12\x1f.headway.v1.DrainReplicaRequest\x1a .headway.v1.DrainReplicaResponse\x12T\n\rRollbackModel\x12 .headway.v1.RollbackModelRequest\x1a!.headway.v1.RollbackModelResponse\x12T\n\rListRevisions\x12 .headway.v1.ListRevisionsRequest\x1a!.headway.v1.ListRevisionsResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'headway.v1.admin_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_REPLICASTATE']._serialized_start=2062
-  _globals['_REPLICASTATE']._serialized_end=2270
+  _globals['_REPLICA_ADAPTERERRORSENTRY']._loaded_options = None
+  _globals['_REPLICA_ADAPTERERRORSENTRY']._serialized_options = b'8\001'
+  _globals['_REPLICASTATE']._serialized_start=2318
+  _globals['_REPLICASTATE']._serialized_end=2526
   _globals['_CHANGE']._serialized_start=128
   _globals['_CHANGE']._serialized_end=220
   _globals['_EFFECT']._serialized_start=222
@@ -44,30 +46,34 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_WATCHCLUSTERREQUEST']._serialized_end=285
   _globals['_WATCHCLUSTERRESPONSE']._serialized_start=288
   _globals['_WATCHCLUSTERRESPONSE']._serialized_end=565
-  _globals['_MODELDEPLOYMENT']._serialized_start=567
-  _globals['_MODELDEPLOYMENT']._serialized_end=690
-  _globals['_REPLICA']._serialized_start=693
-  _globals['_REPLICA']._serialized_end=990
-  _globals['_ROUTER']._serialized_start=993
-  _globals['_ROUTER']._serialized_end=1314
-  _globals['_SCALEMODELREQUEST']._serialized_start=1316
-  _globals['_SCALEMODELREQUEST']._serialized_end=1404
-  _globals['_SCALEMODELRESPONSE']._serialized_start=1406
-  _globals['_SCALEMODELRESPONSE']._serialized_end=1462
-  _globals['_DRAINREPLICAREQUEST']._serialized_start=1464
-  _globals['_DRAINREPLICAREQUEST']._serialized_end=1585
-  _globals['_DRAINREPLICARESPONSE']._serialized_start=1587
-  _globals['_DRAINREPLICARESPONSE']._serialized_end=1645
-  _globals['_ROLLBACKMODELREQUEST']._serialized_start=1647
-  _globals['_ROLLBACKMODELREQUEST']._serialized_end=1738
-  _globals['_ROLLBACKMODELRESPONSE']._serialized_start=1740
-  _globals['_ROLLBACKMODELRESPONSE']._serialized_end=1799
-  _globals['_LISTREVISIONSREQUEST']._serialized_start=1801
-  _globals['_LISTREVISIONSREQUEST']._serialized_end=1838
-  _globals['_LISTREVISIONSRESPONSE']._serialized_start=1840
-  _globals['_LISTREVISIONSRESPONSE']._serialized_end=1909
-  _globals['_MODELREVISION']._serialized_start=1912
-  _globals['_MODELREVISION']._serialized_end=2059
-  _globals['_ADMINSERVICE']._serialized_start=2273
-  _globals['_ADMINSERVICE']._serialized_end=2704
+  _globals['_MODELDEPLOYMENT']._serialized_start=568
+  _globals['_MODELDEPLOYMENT']._serialized_end=740
+  _globals['_ADAPTERDEPLOYMENT']._serialized_start=742
+  _globals['_ADAPTERDEPLOYMENT']._serialized_end=789
+  _globals['_REPLICA']._serialized_start=792
+  _globals['_REPLICA']._serialized_end=1246
+  _globals['_REPLICA_ADAPTERERRORSENTRY']._serialized_start=1194
+  _globals['_REPLICA_ADAPTERERRORSENTRY']._serialized_end=1246
+  _globals['_ROUTER']._serialized_start=1249
+  _globals['_ROUTER']._serialized_end=1570
+  _globals['_SCALEMODELREQUEST']._serialized_start=1572
+  _globals['_SCALEMODELREQUEST']._serialized_end=1660
+  _globals['_SCALEMODELRESPONSE']._serialized_start=1662
+  _globals['_SCALEMODELRESPONSE']._serialized_end=1718
+  _globals['_DRAINREPLICAREQUEST']._serialized_start=1720
+  _globals['_DRAINREPLICAREQUEST']._serialized_end=1841
+  _globals['_DRAINREPLICARESPONSE']._serialized_start=1843
+  _globals['_DRAINREPLICARESPONSE']._serialized_end=1901
+  _globals['_ROLLBACKMODELREQUEST']._serialized_start=1903
+  _globals['_ROLLBACKMODELREQUEST']._serialized_end=1994
+  _globals['_ROLLBACKMODELRESPONSE']._serialized_start=1996
+  _globals['_ROLLBACKMODELRESPONSE']._serialized_end=2055
+  _globals['_LISTREVISIONSREQUEST']._serialized_start=2057
+  _globals['_LISTREVISIONSREQUEST']._serialized_end=2094
+  _globals['_LISTREVISIONSRESPONSE']._serialized_start=2096
+  _globals['_LISTREVISIONSRESPONSE']._serialized_end=2165
+  _globals['_MODELREVISION']._serialized_start=2168
+  _globals['_MODELREVISION']._serialized_end=2315
+  _globals['_ADMINSERVICE']._serialized_start=2529
+  _globals['_ADMINSERVICE']._serialized_end=2960
 # @@protoc_insertion_point(module_scope)

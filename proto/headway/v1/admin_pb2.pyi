@@ -74,21 +74,38 @@ class WatchClusterResponse(_message.Message):
     def __init__(self, version: _Optional[int] = ..., time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., snapshot: _Optional[bool] = ..., models: _Optional[_Iterable[_Union[ModelDeployment, _Mapping]]] = ..., replicas: _Optional[_Iterable[_Union[Replica, _Mapping]]] = ..., removed_replica_ids: _Optional[_Iterable[str]] = ..., routers: _Optional[_Iterable[_Union[Router, _Mapping]]] = ..., removed_router_ids: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class ModelDeployment(_message.Message):
-    __slots__ = ("name", "path", "desired_replicas", "tensor_parallel", "pipeline_parallel")
+    __slots__ = ("name", "path", "desired_replicas", "tensor_parallel", "pipeline_parallel", "adapters")
     NAME_FIELD_NUMBER: _ClassVar[int]
     PATH_FIELD_NUMBER: _ClassVar[int]
     DESIRED_REPLICAS_FIELD_NUMBER: _ClassVar[int]
     TENSOR_PARALLEL_FIELD_NUMBER: _ClassVar[int]
     PIPELINE_PARALLEL_FIELD_NUMBER: _ClassVar[int]
+    ADAPTERS_FIELD_NUMBER: _ClassVar[int]
     name: str
     path: str
     desired_replicas: int
     tensor_parallel: int
     pipeline_parallel: int
-    def __init__(self, name: _Optional[str] = ..., path: _Optional[str] = ..., desired_replicas: _Optional[int] = ..., tensor_parallel: _Optional[int] = ..., pipeline_parallel: _Optional[int] = ...) -> None: ...
+    adapters: _containers.RepeatedCompositeFieldContainer[AdapterDeployment]
+    def __init__(self, name: _Optional[str] = ..., path: _Optional[str] = ..., desired_replicas: _Optional[int] = ..., tensor_parallel: _Optional[int] = ..., pipeline_parallel: _Optional[int] = ..., adapters: _Optional[_Iterable[_Union[AdapterDeployment, _Mapping]]] = ...) -> None: ...
+
+class AdapterDeployment(_message.Message):
+    __slots__ = ("name", "path")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    PATH_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    path: str
+    def __init__(self, name: _Optional[str] = ..., path: _Optional[str] = ...) -> None: ...
 
 class Replica(_message.Message):
-    __slots__ = ("id", "model", "revision", "state", "reason", "incarnation", "endpoint", "pids", "nodes", "tensor_parallel", "pipeline_parallel", "loaded", "restarts", "load")
+    __slots__ = ("id", "model", "revision", "state", "reason", "incarnation", "endpoint", "pids", "nodes", "tensor_parallel", "pipeline_parallel", "loaded", "restarts", "load", "adapters", "adapter_errors")
+    class AdapterErrorsEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: str
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[str] = ...) -> None: ...
     ID_FIELD_NUMBER: _ClassVar[int]
     MODEL_FIELD_NUMBER: _ClassVar[int]
     REVISION_FIELD_NUMBER: _ClassVar[int]
@@ -103,6 +120,8 @@ class Replica(_message.Message):
     LOADED_FIELD_NUMBER: _ClassVar[int]
     RESTARTS_FIELD_NUMBER: _ClassVar[int]
     LOAD_FIELD_NUMBER: _ClassVar[int]
+    ADAPTERS_FIELD_NUMBER: _ClassVar[int]
+    ADAPTER_ERRORS_FIELD_NUMBER: _ClassVar[int]
     id: str
     model: str
     revision: str
@@ -117,7 +136,9 @@ class Replica(_message.Message):
     loaded: float
     restarts: int
     load: _engine_pb2.Load
-    def __init__(self, id: _Optional[str] = ..., model: _Optional[str] = ..., revision: _Optional[str] = ..., state: _Optional[_Union[ReplicaState, str]] = ..., reason: _Optional[str] = ..., incarnation: _Optional[str] = ..., endpoint: _Optional[str] = ..., pids: _Optional[_Iterable[int]] = ..., nodes: _Optional[_Iterable[str]] = ..., tensor_parallel: _Optional[int] = ..., pipeline_parallel: _Optional[int] = ..., loaded: _Optional[float] = ..., restarts: _Optional[int] = ..., load: _Optional[_Union[_engine_pb2.Load, _Mapping]] = ...) -> None: ...
+    adapters: _containers.RepeatedCompositeFieldContainer[_engine_pb2.Adapter]
+    adapter_errors: _containers.ScalarMap[str, str]
+    def __init__(self, id: _Optional[str] = ..., model: _Optional[str] = ..., revision: _Optional[str] = ..., state: _Optional[_Union[ReplicaState, str]] = ..., reason: _Optional[str] = ..., incarnation: _Optional[str] = ..., endpoint: _Optional[str] = ..., pids: _Optional[_Iterable[int]] = ..., nodes: _Optional[_Iterable[str]] = ..., tensor_parallel: _Optional[int] = ..., pipeline_parallel: _Optional[int] = ..., loaded: _Optional[float] = ..., restarts: _Optional[int] = ..., load: _Optional[_Union[_engine_pb2.Load, _Mapping]] = ..., adapters: _Optional[_Iterable[_Union[_engine_pb2.Adapter, _Mapping]]] = ..., adapter_errors: _Optional[_Mapping[str, str]] = ...) -> None: ...
 
 class Router(_message.Message):
     __slots__ = ("id", "grpc_address", "http_address", "pid", "running", "requests", "errors", "migrations", "output_tokens_per_second", "requests_per_second", "ttft_p50_ms", "ttft_p99_ms", "tpot_p50_ms", "tpot_p99_ms", "prefix_hit_ratio")

@@ -26,7 +26,7 @@ from . import admin_pb2 as headway_dot_v1_dot_admin__pb2
 from . import engine_pb2 as headway_dot_v1_dot_engine__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18headway/v1/control.proto\x12\nheadway.v1\x1a\x16headway/v1/admin.proto\x1a\x17headway/v1/engine.proto\"\xe9\x01\n\x14ReportReplicaRequest\x12\x12\n\nreplica_id\x18\x01 \x01(\t\x12\x13\n\x0bincarnation\x18\x02 \x01(\t\x12\'\n\x05state\x18\x03 \x01(\x0e\x32\x18.headway.v1.ReplicaState\x12\x0e\n\x06reason\x18\x04 \x01(\t\x12\x0e\n\x06loaded\x18\x05 \x01(\x02\x12\x10\n\x08\x65ndpoint\x18\x06 \x01(\t\x12\x0c\n\x04pids\x18\x07 \x03(\r\x12\r\n\x05nodes\x18\x08 \x03(\t\x12\x10\n\x08revision\x18\t \x01(\t\x12\x1e\n\x04load\x18\n \x01(\x0b\x32\x10.headway.v1.Load\"\x17\n\x15ReportReplicaResponse\"9\n\x13ReportRouterRequest\x12\"\n\x06router\x18\x01 \x01(\x0b\x32\x12.headway.v1.Router\"\x16\n\x14ReportRouterResponse2\xbd\x01\n\x0e\x43ontrolService\x12V\n\rReportReplica\x12 .headway.v1.ReportReplicaRequest\x1a!.headway.v1.ReportReplicaResponse(\x01\x12S\n\x0cReportRouter\x12\x1f.headway.v1.ReportRouterRequest\x1a .headway.v1.ReportRouterResponse(\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18headway/v1/control.proto\x12\nheadway.v1\x1a\x16headway/v1/admin.proto\x1a\x17headway/v1/engine.proto\"\x90\x02\n\x14ReportReplicaRequest\x12\x12\n\nreplica_id\x18\x01 \x01(\t\x12\x13\n\x0bincarnation\x18\x02 \x01(\t\x12\'\n\x05state\x18\x03 \x01(\x0e\x32\x18.headway.v1.ReplicaState\x12\x0e\n\x06reason\x18\x04 \x01(\t\x12\x0e\n\x06loaded\x18\x05 \x01(\x02\x12\x10\n\x08\x65ndpoint\x18\x06 \x01(\t\x12\x0c\n\x04pids\x18\x07 \x03(\r\x12\r\n\x05nodes\x18\x08 \x03(\t\x12\x10\n\x08revision\x18\t \x01(\t\x12\x1e\n\x04load\x18\n \x01(\x0b\x32\x10.headway.v1.Load\x12%\n\x08\x61\x64\x61pters\x18\x0b \x03(\x0b\x32\x13.headway.v1.Adapter\"\x17\n\x15ReportReplicaResponse\"9\n\x13ReportRouterRequest\x12\"\n\x06router\x18\x01 \x01(\x0b\x32\x12.headway.v1.Router\"\x16\n\x14ReportRouterResponse2\xbd\x01\n\x0e\x43ontrolService\x12V\n\rReportReplica\x12 .headway.v1.ReportReplicaRequest\x1a!.headway.v1.ReportReplicaResponse(\x01\x12S\n\x0cReportRouter\x12\x1f.headway.v1.ReportRouterRequest\x1a .headway.v1.ReportRouterResponse(\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -34,13 +34,13 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'headway.v1.control_pb2', _g
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_REPORTREPLICAREQUEST']._serialized_start=90
-  _globals['_REPORTREPLICAREQUEST']._serialized_end=323
-  _globals['_REPORTREPLICARESPONSE']._serialized_start=325
-  _globals['_REPORTREPLICARESPONSE']._serialized_end=348
-  _globals['_REPORTROUTERREQUEST']._serialized_start=350
-  _globals['_REPORTROUTERREQUEST']._serialized_end=407
-  _globals['_REPORTROUTERRESPONSE']._serialized_start=409
-  _globals['_REPORTROUTERRESPONSE']._serialized_end=431
-  _globals['_CONTROLSERVICE']._serialized_start=434
-  _globals['_CONTROLSERVICE']._serialized_end=623
+  _globals['_REPORTREPLICAREQUEST']._serialized_end=362
+  _globals['_REPORTREPLICARESPONSE']._serialized_start=364
+  _globals['_REPORTREPLICARESPONSE']._serialized_end=387
+  _globals['_REPORTROUTERREQUEST']._serialized_start=389
+  _globals['_REPORTROUTERREQUEST']._serialized_end=446
+  _globals['_REPORTROUTERRESPONSE']._serialized_start=448
+  _globals['_REPORTROUTERRESPONSE']._serialized_end=470
+  _globals['_CONTROLSERVICE']._serialized_start=473
+  _globals['_CONTROLSERVICE']._serialized_end=662
 # @@protoc_insertion_point(module_scope)

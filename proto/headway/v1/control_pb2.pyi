@@ -9,7 +9,7 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class ReportReplicaRequest(_message.Message):
-    __slots__ = ("replica_id", "incarnation", "state", "reason", "loaded", "endpoint", "pids", "nodes", "revision", "load")
+    __slots__ = ("replica_id", "incarnation", "state", "reason", "loaded", "endpoint", "pids", "nodes", "revision", "load", "adapters")
     REPLICA_ID_FIELD_NUMBER: _ClassVar[int]
     INCARNATION_FIELD_NUMBER: _ClassVar[int]
     STATE_FIELD_NUMBER: _ClassVar[int]
@@ -20,6 +20,7 @@ class ReportReplicaRequest(_message.Message):
     NODES_FIELD_NUMBER: _ClassVar[int]
     REVISION_FIELD_NUMBER: _ClassVar[int]
     LOAD_FIELD_NUMBER: _ClassVar[int]
+    ADAPTERS_FIELD_NUMBER: _ClassVar[int]
     replica_id: str
     incarnation: str
     state: _admin_pb2.ReplicaState
@@ -30,7 +31,8 @@ class ReportReplicaRequest(_message.Message):
     nodes: _containers.RepeatedScalarFieldContainer[str]
     revision: str
     load: _engine_pb2.Load
-    def __init__(self, replica_id: _Optional[str] = ..., incarnation: _Optional[str] = ..., state: _Optional[_Union[_admin_pb2.ReplicaState, str]] = ..., reason: _Optional[str] = ..., loaded: _Optional[float] = ..., endpoint: _Optional[str] = ..., pids: _Optional[_Iterable[int]] = ..., nodes: _Optional[_Iterable[str]] = ..., revision: _Optional[str] = ..., load: _Optional[_Union[_engine_pb2.Load, _Mapping]] = ...) -> None: ...
+    adapters: _containers.RepeatedCompositeFieldContainer[_engine_pb2.Adapter]
+    def __init__(self, replica_id: _Optional[str] = ..., incarnation: _Optional[str] = ..., state: _Optional[_Union[_admin_pb2.ReplicaState, str]] = ..., reason: _Optional[str] = ..., loaded: _Optional[float] = ..., endpoint: _Optional[str] = ..., pids: _Optional[_Iterable[int]] = ..., nodes: _Optional[_Iterable[str]] = ..., revision: _Optional[str] = ..., load: _Optional[_Union[_engine_pb2.Load, _Mapping]] = ..., adapters: _Optional[_Iterable[_Union[_engine_pb2.Adapter, _Mapping]]] = ...) -> None: ...
 
 class ReportReplicaResponse(_message.Message):
     __slots__ = ()

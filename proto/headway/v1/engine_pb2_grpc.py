@@ -55,6 +55,21 @@ class EngineServiceStub:
                 request_serializer=headway_dot_v1_dot_engine__pb2.DrainRequest.SerializeToString,
                 response_deserializer=headway_dot_v1_dot_engine__pb2.DrainResponse.FromString,
                 _registered_method=True)
+        self.LoadAdapter = channel.unary_unary(
+                '/headway.v1.EngineService/LoadAdapter',
+                request_serializer=headway_dot_v1_dot_engine__pb2.EngineServiceLoadAdapterRequest.SerializeToString,
+                response_deserializer=headway_dot_v1_dot_engine__pb2.EngineServiceLoadAdapterResponse.FromString,
+                _registered_method=True)
+        self.UnloadAdapter = channel.unary_unary(
+                '/headway.v1.EngineService/UnloadAdapter',
+                request_serializer=headway_dot_v1_dot_engine__pb2.EngineServiceUnloadAdapterRequest.SerializeToString,
+                response_deserializer=headway_dot_v1_dot_engine__pb2.EngineServiceUnloadAdapterResponse.FromString,
+                _registered_method=True)
+        self.ListAdapters = channel.unary_unary(
+                '/headway.v1.EngineService/ListAdapters',
+                request_serializer=headway_dot_v1_dot_engine__pb2.ListAdaptersRequest.SerializeToString,
+                response_deserializer=headway_dot_v1_dot_engine__pb2.ListAdaptersResponse.FromString,
+                _registered_method=True)
 
 
 class EngineServiceServicer:
@@ -90,6 +105,28 @@ class EngineServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def LoadAdapter(self, request, context):
+        """LoadAdapter reads a LoRA adapter on every rank while requests go on, and answers when requests may name it. Another
+        one of that name is replaced: requests that run with it end with it.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def UnloadAdapter(self, request, context):
+        """UnloadAdapter takes no new requests for an adapter; those there are end with it.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListAdapters(self, request, context):
+        """ListAdapters tells which adapters requests may name.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_EngineServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -112,6 +149,21 @@ def add_EngineServiceServicer_to_server(servicer, server):
                     servicer.Drain,
                     request_deserializer=headway_dot_v1_dot_engine__pb2.DrainRequest.FromString,
                     response_serializer=headway_dot_v1_dot_engine__pb2.DrainResponse.SerializeToString,
+            ),
+            'LoadAdapter': grpc.unary_unary_rpc_method_handler(
+                    servicer.LoadAdapter,
+                    request_deserializer=headway_dot_v1_dot_engine__pb2.EngineServiceLoadAdapterRequest.FromString,
+                    response_serializer=headway_dot_v1_dot_engine__pb2.EngineServiceLoadAdapterResponse.SerializeToString,
+            ),
+            'UnloadAdapter': grpc.unary_unary_rpc_method_handler(
+                    servicer.UnloadAdapter,
+                    request_deserializer=headway_dot_v1_dot_engine__pb2.EngineServiceUnloadAdapterRequest.FromString,
+                    response_serializer=headway_dot_v1_dot_engine__pb2.EngineServiceUnloadAdapterResponse.SerializeToString,
+            ),
+            'ListAdapters': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListAdapters,
+                    request_deserializer=headway_dot_v1_dot_engine__pb2.ListAdaptersRequest.FromString,
+                    response_serializer=headway_dot_v1_dot_engine__pb2.ListAdaptersResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -223,6 +275,87 @@ class EngineService:
             '/headway.v1.EngineService/Drain',
             headway_dot_v1_dot_engine__pb2.DrainRequest.SerializeToString,
             headway_dot_v1_dot_engine__pb2.DrainResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def LoadAdapter(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/headway.v1.EngineService/LoadAdapter',
+            headway_dot_v1_dot_engine__pb2.EngineServiceLoadAdapterRequest.SerializeToString,
+            headway_dot_v1_dot_engine__pb2.EngineServiceLoadAdapterResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def UnloadAdapter(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/headway.v1.EngineService/UnloadAdapter',
+            headway_dot_v1_dot_engine__pb2.EngineServiceUnloadAdapterRequest.SerializeToString,
+            headway_dot_v1_dot_engine__pb2.EngineServiceUnloadAdapterResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListAdapters(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/headway.v1.EngineService/ListAdapters',
+            headway_dot_v1_dot_engine__pb2.ListAdaptersRequest.SerializeToString,
+            headway_dot_v1_dot_engine__pb2.ListAdaptersResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -43,6 +43,14 @@ class EngineServiceStub:
     """GetTextAssets returns the files that turn text into tokens and back, so that routers need no model directory."""
     Drain: _grpc.UnaryUnaryMultiCallable[_engine_pb2.DrainRequest, _engine_pb2.DrainResponse]
     """Drain stops taking requests, or takes them again."""
+    LoadAdapter: _grpc.UnaryUnaryMultiCallable[_engine_pb2.EngineServiceLoadAdapterRequest, _engine_pb2.EngineServiceLoadAdapterResponse]
+    """LoadAdapter reads a LoRA adapter on every rank while requests go on, and answers when requests may name it. Another
+    one of that name is replaced: requests that run with it end with it.
+    """
+    UnloadAdapter: _grpc.UnaryUnaryMultiCallable[_engine_pb2.EngineServiceUnloadAdapterRequest, _engine_pb2.EngineServiceUnloadAdapterResponse]
+    """UnloadAdapter takes no new requests for an adapter; those there are end with it."""
+    ListAdapters: _grpc.UnaryUnaryMultiCallable[_engine_pb2.ListAdaptersRequest, _engine_pb2.ListAdaptersResponse]
+    """ListAdapters tells which adapters requests may name."""
 
 @_typing.type_check_only
 class EngineServiceAsyncStub(EngineServiceStub):
@@ -59,6 +67,14 @@ class EngineServiceAsyncStub(EngineServiceStub):
     """GetTextAssets returns the files that turn text into tokens and back, so that routers need no model directory."""
     Drain: _aio.UnaryUnaryMultiCallable[_engine_pb2.DrainRequest, _engine_pb2.DrainResponse]  # type: ignore[assignment]
     """Drain stops taking requests, or takes them again."""
+    LoadAdapter: _aio.UnaryUnaryMultiCallable[_engine_pb2.EngineServiceLoadAdapterRequest, _engine_pb2.EngineServiceLoadAdapterResponse]  # type: ignore[assignment]
+    """LoadAdapter reads a LoRA adapter on every rank while requests go on, and answers when requests may name it. Another
+    one of that name is replaced: requests that run with it end with it.
+    """
+    UnloadAdapter: _aio.UnaryUnaryMultiCallable[_engine_pb2.EngineServiceUnloadAdapterRequest, _engine_pb2.EngineServiceUnloadAdapterResponse]  # type: ignore[assignment]
+    """UnloadAdapter takes no new requests for an adapter; those there are end with it."""
+    ListAdapters: _aio.UnaryUnaryMultiCallable[_engine_pb2.ListAdaptersRequest, _engine_pb2.ListAdaptersResponse]  # type: ignore[assignment]
+    """ListAdapters tells which adapters requests may name."""
 
 class EngineServiceServicer(metaclass=_abc_1.ABCMeta):
     """EngineService is one replica as a router sees it."""
@@ -96,5 +112,31 @@ class EngineServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_engine_pb2.DrainResponse, _abc.Awaitable[_engine_pb2.DrainResponse]]:
         """Drain stops taking requests, or takes them again."""
+
+    @_abc_1.abstractmethod
+    def LoadAdapter(
+        self,
+        request: _engine_pb2.EngineServiceLoadAdapterRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_engine_pb2.EngineServiceLoadAdapterResponse, _abc.Awaitable[_engine_pb2.EngineServiceLoadAdapterResponse]]:
+        """LoadAdapter reads a LoRA adapter on every rank while requests go on, and answers when requests may name it. Another
+        one of that name is replaced: requests that run with it end with it.
+        """
+
+    @_abc_1.abstractmethod
+    def UnloadAdapter(
+        self,
+        request: _engine_pb2.EngineServiceUnloadAdapterRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_engine_pb2.EngineServiceUnloadAdapterResponse, _abc.Awaitable[_engine_pb2.EngineServiceUnloadAdapterResponse]]:
+        """UnloadAdapter takes no new requests for an adapter; those there are end with it."""
+
+    @_abc_1.abstractmethod
+    def ListAdapters(
+        self,
+        request: _engine_pb2.ListAdaptersRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_engine_pb2.ListAdaptersResponse, _abc.Awaitable[_engine_pb2.ListAdaptersResponse]]:
+        """ListAdapters tells which adapters requests may name."""
 
 def add_EngineServiceServicer_to_server(servicer: EngineServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

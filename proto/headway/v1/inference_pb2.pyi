@@ -344,7 +344,7 @@ class GetModelResponse(_message.Message):
     def __init__(self, model: _Optional[_Union[Model, _Mapping]] = ...) -> None: ...
 
 class Model(_message.Message):
-    __slots__ = ("name", "revision", "max_context_tokens", "max_stop_strings", "default_sampling", "features", "ready_replicas", "vocab_size", "embedding_size")
+    __slots__ = ("name", "revision", "max_context_tokens", "max_stop_strings", "default_sampling", "features", "ready_replicas", "vocab_size", "embedding_size", "base")
     NAME_FIELD_NUMBER: _ClassVar[int]
     REVISION_FIELD_NUMBER: _ClassVar[int]
     MAX_CONTEXT_TOKENS_FIELD_NUMBER: _ClassVar[int]
@@ -354,6 +354,7 @@ class Model(_message.Message):
     READY_REPLICAS_FIELD_NUMBER: _ClassVar[int]
     VOCAB_SIZE_FIELD_NUMBER: _ClassVar[int]
     EMBEDDING_SIZE_FIELD_NUMBER: _ClassVar[int]
+    BASE_FIELD_NUMBER: _ClassVar[int]
     name: str
     revision: str
     max_context_tokens: int
@@ -363,4 +364,5 @@ class Model(_message.Message):
     ready_replicas: int
     vocab_size: int
     embedding_size: int
-    def __init__(self, name: _Optional[str] = ..., revision: _Optional[str] = ..., max_context_tokens: _Optional[int] = ..., max_stop_strings: _Optional[int] = ..., default_sampling: _Optional[_Union[_sampling_pb2.Sampling, _Mapping]] = ..., features: _Optional[_Iterable[str]] = ..., ready_replicas: _Optional[int] = ..., vocab_size: _Optional[int] = ..., embedding_size: _Optional[int] = ...) -> None: ...
+    base: str
+    def __init__(self, name: _Optional[str] = ..., revision: _Optional[str] = ..., max_context_tokens: _Optional[int] = ..., max_stop_strings: _Optional[int] = ..., default_sampling: _Optional[_Union[_sampling_pb2.Sampling, _Mapping]] = ..., features: _Optional[_Iterable[str]] = ..., ready_replicas: _Optional[int] = ..., vocab_size: _Optional[int] = ..., embedding_size: _Optional[int] = ..., base: _Optional[str] = ...) -> None: ...

@@ -14,6 +14,7 @@ import msgspec
 import numpy as np
 import torch
 
+from headway.core.errors import ConfigError
 from headway.core.specs import EngineSpec, GroupSpec
 from headway.worker.execution.model_info import ModelInfo
 from headway.worker.execution.runner import Runner
@@ -61,6 +62,14 @@ class Rank:
             self._record(self.runner)
         return self.runner.info
 
+    def read_adapter(self, number: int, path: Path) -> tuple[str, str]:
+        """Its revision, or what is wrong with it."""
+        assert self.runner is not None
+        try:
+            return self.runner.adapters.read(number, path)[0], ""
+        except ConfigError as error:
+            return "", str(error)
+
     def step(self, plan: StepPlan) -> tuple[StepResult | None, np.ndarray | None]:
         assert self.runner is not None
         self.logits = None
@@ -90,6 +99,8 @@ def serve(rank: int, tp: int, pp: int, rendezvous: str, pipe: Connection) -> Non
         try:
             if command == "load":
                 reply: Any = rank_here.load(msgspec.msgpack.decode(data[0], type=GroupSpec), data[1])
+            elif command == "read":
+                reply = rank_here.read_adapter(*data)
             elif command == "step":
                 reply = rank_here.step(msgspec.msgpack.decode(data, type=StepPlan))
             else:
@@ -129,6 +140,12 @@ class RankGroup:
         if self.alone is not None:
             return [self.alone.load(spec, pages)]
         return self._ask("load", (msgspec.msgpack.encode(spec), pages))
+
+    def read_adapter(self, number: int, path: Path) -> list[tuple[str, str]]:
+        """(revision, error) of each rank, by rank."""
+        if self.alone is not None:
+            return [self.alone.read_adapter(number, path)]
+        return self._ask("read", (number, path))
 
     def step(self, plan: StepPlan) -> tuple[StepResult, np.ndarray | None]:
         """Result and logits of the sampling rank; every other rank must have none."""

@@ -8,7 +8,7 @@ import numpy as np
 from rank_group import PAGE_SIZE, RankGroup
 
 from headway.core.sampling import SamplingParams
-from headway.worker.plan import NO_RULES, PlaceLogprobs, RowAdded, RowWork, StepPlan
+from headway.worker.plan import NO_ADAPTER, NO_RULES, PlaceLogprobs, RowAdded, RowWork, StepPlan
 
 GREEDY = SamplingParams(temperature=0.0)
 
@@ -32,6 +32,7 @@ class Row:
     sampling: SamplingParams
     computed: int = 0
     fresh: bool = True
+    adapter: int = NO_ADAPTER
     logits: list[np.ndarray] = field(default_factory=list)
     tops: tuple[int, int] = (-1, -1)
     logprobs: list[Place] = field(default_factory=list)
@@ -53,6 +54,7 @@ class Script:
         self.rows: dict[int, Row] = {}
         self.freed: list[int] = []
         self.appended: list[tuple[int, int]] = []
+        self.adapters: list[tuple[int, int]] = []
         self.step = 0
 
     def add(
@@ -64,11 +66,13 @@ class Script:
         shared: list[int] | None = None,
         tops: tuple[int, int] = (-1, -1),
         pooling: int = 0,
+        adapter: int = NO_ADAPTER,
     ) -> Row:
         """A sequence enters; KV of `shared` pages is there already. `tops` are its logprobs and prompt_logprobs."""
         pages = list(shared or [])
         length = len(tokens) if prompt is None else prompt
         made = Row(list(tokens), length, pages, sampling, len(pages) * PAGE_SIZE, tops=tops, pooling=pooling)
+        made.adapter = adapter
         self.rows[row] = made
         return made
 
@@ -98,14 +102,14 @@ class Script:
                 row.pages += first
                 tokens = np.array(row.tokens, "<u4").tobytes()
                 common = (index, tokens, row.prompt, start, list(row.pages), row.sampling)
-                added.append(RowAdded(*common, 0, NO_RULES, *row.tops, row.pooling))
+                added.append(RowAdded(*common, 0, NO_RULES, *row.tops, row.pooling, row.adapter))
                 row.fresh = False
             row.pages += new_pages
             row.computed += count
             sample = row.computed == len(row.tokens) and not row.pooling
             work.append(RowWork(index, start, count, sample, new_pages))
-        plan = StepPlan(self.step, self.freed, added, self.appended, work)
-        self.step, self.freed, self.appended = self.step + 1, [], []
+        plan = StepPlan(self.step, self.freed, added, self.appended, work, adapters=self.adapters)
+        self.step, self.freed, self.appended, self.adapters = self.step + 1, [], [], []
         result, logits = self.group.step(plan)
         chosen = result.token_ids
         for kind, parts in (("logprobs", result.logprobs), ("prompt_logprobs", result.prompt_logprobs)):

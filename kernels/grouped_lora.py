@@ -1,0 +1,73 @@
+"""Low-rank updates of many adapters in one batch: each group of tokens gets its own adapter's.
+
+The grouping is that of Punica's SGMV (Chen et al., "Punica: Multi-Tenant LoRA Serving", MLSys 2024): tokens of one
+adapter are gathered and go through its two thin matrices together, whatever else is in the batch.
+
+On CPU in float32 a token's update has the same bits whatever the other tokens and adapters are. Matrix products with
+both operands row-major give each row the same bits for any number of rows above one and any number of columns above
+one; so a single token is computed twice, and `pack_down` widens a single column.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+class LoraPiece(NamedTuple):
+    """One adapted projection within a fused output: columns `start` to `stop`, from values `first` to `last` of the
+    thin product. up: [last - first, stop - start], row-major, the scale multiplied in."""
+
+    start: int
+    stop: int
+    first: int
+    last: int
+    up: Tensor
+
+
+class LoraGroup(NamedTuple):
+    """Tokens of one adapter at one product. tokens: [count] int64, rows of its input and output. down: [inputs, ranks],
+    row-major, the projections' side by side."""
+
+    tokens: Tensor
+    down: Tensor
+    pieces: Sequence[LoraPiece]
+
+
+def pack_down(down: Tensor) -> Tensor:
+    """`down` as the products want it: at least two columns, the added one zero. [inputs, ranks]."""
+    return F.pad(down, (0, 1)) if down.shape[1] == 1 else down.contiguous()
+
+
+def grouped_lora(out: Tensor, x: Tensor, groups: Sequence[LoraGroup]) -> Tensor:
+    """Adds `x @ down @ up` into `out` for the tokens and columns of each group; the others keep their bits.
+
+    x: [tokens, inputs], out: [tokens, outputs], of one dtype with the adapters. No token is in two groups. Returns
+    `out`.
+    """
+    for tokens, down, pieces in groups:
+        thin = _product(x.index_select(0, tokens), down)
+        for start, stop, first, last, up in pieces:
+            out[:, start:stop].index_add_(0, tokens, _product(thin[:, first:last].contiguous(), up))
+    return out
+
+
+def _product(x: Tensor, weight: Tensor) -> Tensor:
+    if x.shape[0] == 1:
+        return torch.mm(x.expand(2, -1), weight)[:1]
+    return torch.mm(x, weight)
+
+
+def grouped_lora_reference(out: Tensor, x: Tensor, groups: Sequence[LoraGroup]) -> Tensor:
+    """The definition, token by token. Returns a new tensor."""
+    result = out.clone()
+    for tokens, down, pieces in groups:
+        for token in tokens.tolist():
+            thin = x[token] @ down
+            for start, stop, first, last, up in pieces:
+                result[token, start:stop] += thin[first:last] @ up
+    return result

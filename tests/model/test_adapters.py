@@ -1,0 +1,127 @@
+"""LoRA adapters: many in one batch, each as alone and as in peft, at every shape of group."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import pytest
+from rank_group import RankGroup
+from script import Script
+from tiny_adapters import KINDS, PeftOracle, write_adapter
+from tiny_llamas import VOCAB
+
+from headway.core.specs import EngineSpec
+from headway.worker.plan import FORGET
+
+TOLERANCE = 5e-4
+NEW_TOKENS = 6
+ENGINE = EngineSpec(page_size=8, max_adapters=8, max_lora_rank=16)
+Family = Callable[[str], tuple[list[Path], PeftOracle]]
+
+
+@pytest.fixture(scope="module")
+def family(checkpoint: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory) -> Family:
+    """Eight adapters of a checkpoint, and peft's view of them."""
+
+    @cache
+    def get(name: str) -> tuple[list[Path], PeftOracle]:
+        base = checkpoint(name)
+        directory = tmp_path_factory.mktemp(f"adapters-{name}")
+        paths = [
+            write_adapter(directory / str(index), base, seed=index, **kind)
+            for index, kind in enumerate(KINDS if name != "demo" else KINDS[:1])
+        ]
+        return paths, PeftOracle(base, paths)
+
+    return get
+
+
+def prompt_of(row: int, vocab: int) -> list[int]:
+    return np.random.default_rng(row).integers(2, vocab, 5 + 4 * row).tolist()
+
+
+def mixed(group: RankGroup, paths: list[Path], rows: list[int], vocab: int = VOCAB, chunk: int = 1000) -> Script:
+    """Row i runs with adapter i, and rows from 8 on with none; all of them in one batch."""
+    script = Script(group, pages=200)
+    for number, path in enumerate(paths, start=1):
+        revisions = {revision for revision, error in group.read_adapter(number, path) if not error}
+        assert len(revisions) == 1
+        script.adapters.append((8 - number, number))
+    for row in rows:
+        script.add(row, prompt_of(row, vocab), adapter=7 - row if row < len(paths) else -1)
+    script.finish(NEW_TOKENS, chunk)
+    return script
+
+
+@pytest.mark.parametrize("name", ["gqa-tied", "biases", "demo"])
+def test_eight_in_one_batch_are_as_in_peft(
+    name: str, group: RankGroup, checkpoint: Callable[[str], Path], family: Family
+) -> None:
+    paths, peft = family(name)
+    vocab = group.load(checkpoint(name), pages=200, engine=ENGINE)[0].vocab_size
+    script = mixed(group, paths, [*range(len(paths)), 8, 9], vocab)
+    for index, row in script.rows.items():
+        with peft.using(index if index < len(paths) else -1):
+            assert row.output == peft.greedy(row.tokens[: row.prompt], NEW_TOKENS)
+            expected = peft.logits(row.tokens).numpy()[row.prompt - 1 : -1]
+        np.testing.assert_allclose(np.stack(row.logits), expected, atol=TOLERANCE, rtol=TOLERANCE)
+
+
+def test_adapters_differ_from_each_other_and_from_the_base(family: Family) -> None:
+    """Or the comparison would prove little."""
+    _, peft = family("gqa-tied")
+    outputs = []
+    for index in range(-1, len(KINDS)):
+        with peft.using(index):
+            outputs.append(tuple(peft.greedy(prompt_of(3, VOCAB), NEW_TOKENS)))
+    assert len(set(outputs)) > len(KINDS) / 2
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (2, 1)], ids=["tp1", "tp2"])
+def test_each_has_the_bits_that_it_has_alone(
+    shape: tuple[int, int],
+    group_of: Callable[[int, int], RankGroup],
+    checkpoint: Callable[[str], Path],
+    family: Family,
+) -> None:
+    """Base rows too: the bits beside adapters are those of a group that has none."""
+    group, (paths, _) = group_of(*shape), family("gqa-tied")
+
+    def run(rows: list[int], with_adapters: bool = True) -> Script:
+        group.load(checkpoint("gqa-tied"), pages=200, engine=ENGINE)
+        return mixed(group, paths if with_adapters else [], rows, chunk=9)
+
+    together = run([*range(8), 8, 9])
+    for row in range(8):
+        alone = run([row]).rows[row]
+        assert together.rows[row].output == alone.output
+        np.testing.assert_array_equal(together.rows[row].logits, alone.logits)
+    without = run([8, 9], with_adapters=False)
+    for row in (8, 9):
+        np.testing.assert_array_equal(together.rows[row].logits, without.rows[row].logits)
+
+
+def test_slots_are_filled_again_and_forgotten_adapters_go(
+    group: RankGroup, checkpoint: Callable[[str], Path], family: Family
+) -> None:
+    """One slot, eight adapters after one another, among them ones that touch fewer modules than the last."""
+    paths, peft = family("gqa-tied")
+    group.load(checkpoint("gqa-tied"), pages=200, engine=EngineSpec(page_size=8, max_adapters=1, max_lora_rank=16))
+    script = Script(group, pages=200)
+    for index, path in enumerate(paths):
+        group.read_adapter(index + 1, path)
+        script.adapters.append((0, index + 1))
+        script.add(index, prompt_of(index, VOCAB), adapter=0)
+        script.finish(2)
+        row = script.rows[index]
+        with peft.using(index):
+            assert row.output == peft.greedy(row.tokens[: row.prompt], 2)
+        script.free(index)
+        script.adapters.append((FORGET, index + 1))
+    script.add(0, prompt_of(0, VOCAB))
+    script.finish(1)
+    if group.alone is not None:
+        assert group.alone.runner is not None and not group.alone.runner.adapters._host
