@@ -85,6 +85,8 @@ def test_a_conversation_at_a_terminal(headway: Command, servicer: ScriptedInfere
     terminal.type("Hi\n")
     terminal.expect("3 tokens")
     assert said(servicer, 3) == [("system", "Be kind."), ("user", "Hi")]
+    # Before the prompt the terminal itself would take this for an end of file, and forget it when the prompt comes.
+    terminal.expect("> ")
     terminal.type("\x04")
     assert terminal.close() == 0
 
