@@ -1,6 +1,7 @@
 """Embeddings over a session: those of transformers, in several chunks and among requests that generate."""
 
 import asyncio
+from functools import cache
 
 import numpy as np
 import pytest
@@ -27,8 +28,9 @@ def states():
     """Final hidden states of the demo model, [tokens, hidden]."""
     model = LlamaForCausalLM.from_pretrained(DEMO_DIR, dtype=torch.float32).eval()
 
+    @cache
     @torch.no_grad()
-    def get(tokens: list[int]) -> np.ndarray:
+    def get(*tokens: int) -> np.ndarray:
         return model.model(torch.tensor([tokens]), use_cache=False).last_hidden_state[0].double().numpy()
 
     return get
@@ -49,7 +51,7 @@ async def test_last_and_mean_among_others(worker_of, session_to, states, shape):
         await asyncio.gather(*(asyncio.wait_for(stream.done.wait(), 60) for stream in (*streams, *crowd)))
         assert [stream.token_ids for stream in crowd] == [stream.token_ids for stream in alone]
         again = [
-            await session.generate(asked[-1][0], 0, cache_root=root, pooling=pooling)
+            await session.generate(asked[-1][0], 0, cache_root=root[::-1], pooling=pooling)
             for pooling in (POOLING_MEAN, POOLING_LAST)
         ]
         load = await session.idle()
@@ -57,7 +59,7 @@ async def test_last_and_mean_among_others(worker_of, session_to, states, shape):
         assert stream.last is not None and stream.last.finish_reason == FINISH_REASON_EMBEDDED
         assert not stream.token_ids
         found = np.frombuffer(stream.last.embedding, "<f4")
-        expected = states(tokens).mean(0) if pooling == POOLING_MEAN else states(tokens)[-1]
+        expected = states(*tokens).mean(0) if pooling == POOLING_MEAN else states(*tokens)[-1]
         np.testing.assert_allclose(found, expected, atol=TOLERANCE, rtol=TOLERANCE)
     assert [stream.cached_tokens for stream in again] == [0, 192], (
         "a mean reads no cache, and leaves its pages to others"
