@@ -12,10 +12,13 @@ from .launch import jit, power_of_two, takes, tl
 def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
     """`x / sqrt(mean(x^2) + eps) * weight` over the last dimension, computed in float32.
 
-    x: [..., hidden], weight: [hidden]. Returns [..., hidden] in the dtype of `x`.
+    x: [..., hidden], weight: [hidden] of the same dtype, or float32, with which the product is taken before it is
+    rounded. Returns the shape and dtype of `x`.
     """
     if takes(x):
         return _launch(x, None, weight, eps)
+    if weight.dtype != x.dtype:
+        return F.rms_norm(x.float(), weight.shape, weight, eps).to(x.dtype)
     return F.rms_norm(x, weight.shape, weight, eps)
 
 

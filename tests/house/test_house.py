@@ -40,6 +40,12 @@ def test_the_worker_needs_no_ray(module: str) -> None:
     assert done.returncode == 0, done.stderr
 
 
+def test_a_group_is_checked_without_torch() -> None:
+    """The controller does it."""
+    block = "import sys; sys.modules['torch'] = None; from headway.worker.group import check_group"
+    subprocess.run([sys.executable, "-c", block], check=True)
+
+
 def test_the_router_needs_no_torch_and_no_ray() -> None:
     block = "import sys; sys.modules['ray'] = sys.modules['torch'] = None; import headway.router.app"
     done = subprocess.run([sys.executable, "-c", block], capture_output=True, text=True)

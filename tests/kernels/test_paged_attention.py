@@ -27,9 +27,12 @@ class Case:
         shared: int,
         head_dim: int,
         device: torch.device,
+        window: int | None = None,
+        softcap: float = 0.0,
     ) -> None:
         generator = torch.Generator().manual_seed(len(rows) * 1000 + rows[0][0])
         self.rows, self.page_size, self.device = rows, page_size, device
+        self.window, self.softcap = window, softcap
         widths = [-(-context // page_size) for context, _ in rows]
         total = sum(widths) + 3
         order = torch.randperm(total, generator=generator).to(torch.int32)
@@ -45,6 +48,10 @@ class Case:
             positions = torch.arange(context)
             slots = self.tables[row, positions // page_size].long() * page_size + positions % page_size
             kv_write(key.to(device), value.to(device), self.key_cache, self.value_cache, slots.to(device))
+            if window is not None:  # nobody sees what lies before the first query's window
+                hidden = slots[: max(0, context - queries + 1 - window)].to(device)
+                for cache in caches:
+                    cache.view(-1, kv_heads, head_dim)[hidden] = torch.nan
             self.keys.append(key)
             self.values.append(value)
             self.queries.append(torch.randn(queries, kv_heads * shared, head_dim, generator=generator))
@@ -52,13 +59,19 @@ class Case:
     def check(self, tolerance: float = 2e-5) -> None:
         contexts, counts = [row[0] for row in self.rows], [row[1] for row in self.rows]
         batch = plan_attention(
-            counts, contexts, self.tables, self.page_size, device=self.device, dtype=self.key_cache.dtype
+            counts,
+            contexts,
+            self.tables,
+            self.page_size,
+            device=self.device,
+            dtype=self.key_cache.dtype,
+            window=self.window,
         )
         scale = 1 / math.sqrt(self.key_cache.shape[-1])
         query = torch.cat(self.queries).to(self.device)
-        found = paged_attention(query, self.key_cache, self.value_cache, batch, scale).cpu().split(counts)
+        found = paged_attention(query, self.key_cache, self.value_cache, batch, scale, self.softcap).cpu().split(counts)
         for part, query, key, value in zip(found, self.queries, self.keys, self.values, strict=True):
-            expected = attention_reference(query, key, value, scale)
+            expected = attention_reference(query, key, value, scale, self.window, self.softcap)
             torch.testing.assert_close(part.double(), expected, atol=tolerance, rtol=tolerance)
 
 
@@ -68,9 +81,24 @@ class Case:
     page_size=st.sampled_from([1, 4, 16, 32]),
     heads=st.sampled_from([(1, 1), (2, 2), (3, 1), (1, 7)]),
     head_dim=st.sampled_from([8, 64]),
+    window=st.none() | st.integers(1, 72),
+    softcap=st.sampled_from([0.0, 0.0, 0.7, 30.0]),
 )
-def test_any_mix_of_rows(rows: list[tuple[int, int]], page_size: int, heads: tuple[int, int], head_dim: int) -> None:
-    Case(rows, page_size, *heads, head_dim, CPU).check()
+def test_any_mix_of_rows(
+    rows: list[tuple[int, int]],
+    page_size: int,
+    heads: tuple[int, int],
+    head_dim: int,
+    window: int | None,
+    softcap: float,
+) -> None:
+    Case(rows, page_size, *heads, head_dim, CPU, window, softcap).check()
+
+
+def test_capped_chunk_in_several_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("headway.kernels.paged_attention.CAPPED_SCORES", 1000)
+    for window in (None, 9):
+        Case([(70, 40), (31, 31), (5, 1)], 16, 2, 3, 8, CPU, window, 2.0).check()
 
 
 @pytest.mark.parametrize("context", [15, 16, 17, 511, 512, 513, 1100])
@@ -91,7 +119,9 @@ def test_reference_agrees_with_torch() -> None:
     torch.testing.assert_close(found, expected.transpose(0, 1).reshape(9, -1))
 
 
-def test_a_rows_bits_do_not_depend_on_its_neighbours() -> None:
+@pytest.mark.parametrize("softcap", [0.0, 5.0])
+@pytest.mark.parametrize("window", [None, 90])
+def test_a_rows_bits_do_not_depend_on_its_neighbours(window: int | None, softcap: float) -> None:
     lengths = [5, 16, 50, 64, 100, 250, 600]  # a full row is among those that share its padding
     generator = torch.Generator().manual_seed(3)
     caches = [torch.randn(200, 16, 2, 32, generator=generator) for _ in range(2)]
@@ -100,9 +130,15 @@ def test_a_rows_bits_do_not_depend_on_its_neighbours() -> None:
 
     def attend(rows: list[int]) -> torch.Tensor:
         batch = plan_attention(
-            [1] * len(rows), [lengths[row] for row in rows], tables[rows], 16, device=CPU, dtype=torch.float32
+            [1] * len(rows),
+            [lengths[row] for row in rows],
+            tables[rows],
+            16,
+            device=CPU,
+            dtype=torch.float32,
+            window=window,
         )
-        return paged_attention(query[rows], *caches, batch, 0.2)
+        return paged_attention(query[rows], *caches, batch, 0.2, softcap)
 
     together = attend(list(range(7)))
     for row in range(7):

@@ -13,18 +13,21 @@ sys.path.insert(0, str(Path(__file__).parent / "support"))
 
 from rank_group import RankGroup
 from tiny_llamas import SHAPES, Oracle, write_llama
+from tiny_models import MODELS, write_model
 
 DEMO = Path(__file__).parents[2] / "demo" / "headway-demo"
 
 
 @pytest.fixture(scope="session")
 def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
-    """The checkpoint of a name in SHAPES, or of "demo"."""
+    """The checkpoint of a name in SHAPES or MODELS, or of "demo"."""
 
     @cache
     def get(name: str) -> Path:
         if name == "demo":
             return DEMO
+        if name in MODELS:
+            return write_model(tmp_path_factory.mktemp(name), name)
         return write_llama(tmp_path_factory.mktemp(name), seed=len(name), **SHAPES[name])
 
     return get

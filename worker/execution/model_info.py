@@ -59,12 +59,13 @@ def read_model_info(path: Path, spec: GroupSpec, place: Topology | None = None) 
     split = split_model(config, place or Topology(0, spec.tp, spec.pp))
     dtype = choose_dtype(config, spec.device, spec.dtype)
     eos, defaults = _generation(path, config)
+    served = config.served(_max_context(config, spec))
     return ModelInfo(
-        revision=model_revision(path),
+        revision=model_revision(path, served.variant()),
         architecture=config.architecture,
         vocab_size=config.vocab_size,
         hidden_size=config.hidden_size,
-        max_context_tokens=_max_context(config, spec),
+        max_context_tokens=served.max_context,
         eos_token_ids=eos,
         default_sampling=defaults,
         num_layers=config.layers,

@@ -7,6 +7,9 @@ from pathlib import Path
 import msgspec
 
 from ...core.specs import GroupSpec
+from ..model.config import read_outline
+from ..model.split import split_model
+from ..parallel.topology import Topology
 
 
 class RankSpec(msgspec.Struct, frozen=True, kw_only=True):
@@ -32,11 +35,6 @@ class RankSpec(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def check_group(group: GroupSpec) -> None:
-    """Reads config.json and no weights. Raises ConfigError when no rank could hold its part of it."""
-    # The table of architectures brings torch along: importing this package must not, and bad numbers need not wait.
+    """Reads config.json, no weights, and needs no torch. Raises ConfigError when no rank could hold its part of it."""
     group.check()
-    from ..model.registry import read_config
-    from ..model.split import split_model
-    from ..parallel.topology import Topology
-
-    split_model(read_config(Path(group.model_path)), Topology(0, group.tp, group.pp))
+    split_model(read_outline(Path(group.model_path)), Topology(0, group.tp, group.pp))

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, TypeVar
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
 
-from .fields import Fields
-from .rope import Rope
+from .fields import Fields, read_json
+
+if TYPE_CHECKING:  # the controller reads shapes, too, and has no use for torch
+    from .rope import Rope
 
 DTYPES = ("float32", "bfloat16", "float16")
 # Fields that would change what a model computes, with the values under which they do not. An architecture that reads
@@ -77,6 +80,10 @@ class ModelConfig(Shape, frozen=True, kw_only=True):
         """The same model, for contexts of at most `max_context` tokens."""
         return msgspec.structs.replace(self, max_context=max_context)
 
+    def variant(self) -> str:
+        """Names what keys and values depend on besides the checkpoint; empty when there is nothing."""
+        return "/".join(dict.fromkeys(filter(None, (layer.rope.variant(self.max_context) for layer in self.attention))))
+
 
 Config = TypeVar("Config", bound=ModelConfig)
 
@@ -120,6 +127,13 @@ def read_shape(fields: Fields, defaults: Defaults) -> Shape:
         dtype=_dtype(fields),
         eos_token_ids=fields.token_ids("eos_token_id"),
     )
+
+
+def read_outline(directory: Path) -> Shape:
+    """The shape of the checkpoint in `directory`, whatever its architecture, without torch. An architecture's own
+    defaults and refusals are `read_config`'s. Raises ConfigError."""
+    path = directory / "config.json"
+    return read_shape(Fields(path, read_json(path)), Defaults(max_context=1))
 
 
 def read_windows(fields: Fields, shape: Shape, window: int | None, slides: Callable[[int], bool]) -> list[int | None]:

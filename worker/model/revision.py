@@ -17,8 +17,11 @@ PIECES = 256
 PIECE_BYTES = 4096
 
 
-def model_revision(directory: Path) -> str:
-    """32 hexadecimal digits. Raises ConfigError when the checkpoint has no weights."""
+def model_revision(directory: Path, variant: str = "") -> str:
+    """32 hexadecimal digits. Raises ConfigError when the checkpoint has no weights.
+
+    `variant` names what keys and values depend on besides the files.
+    """
     digest = xxhash.xxh3_128()
 
     def add(name: str, data: bytes) -> None:
@@ -31,6 +34,8 @@ def model_revision(directory: Path) -> str:
             add(name, path.read_bytes())
     for file in weight_files(directory):
         add(file.name, _sample(file))
+    if variant:
+        add("", variant.encode())
     return digest.hexdigest()
 
 

@@ -31,6 +31,10 @@ class Rope(msgspec.Struct, frozen=True, kw_only=True):
         """What cosines and sines are multiplied by."""
         return 1.0
 
+    def variant(self, context: int) -> str:
+        """Names what else than the checkpoint decides about the frequencies; empty when nothing does."""
+        return ""
+
 
 class LinearRope(Rope, frozen=True, kw_only=True):
     """All waves `factor` times as long (position interpolation)."""
@@ -103,6 +107,9 @@ class LongRope(Rope, frozen=True, kw_only=True):
     short: tuple[float, ...]
     long: tuple[float, ...]
     attention_factor: float
+
+    def variant(self, context: int) -> str:
+        return "long" if context > self.original else "short"
 
     def frequencies(self, context: int) -> Tensor:
         factors = self.long if context > self.original else self.short

@@ -10,17 +10,22 @@ from .rope import LinearRope, Llama3Rope, LongRope, Rope, YarnRope
 DESCRIPTIVE = {"finetuned": (True, False)}  # entries of a rope section that change nothing
 
 
-def read_rope(fields: Fields, head_dim: int, context: int, *, theta: float = 10000.0, partial: bool = False) -> Rope:
+def read_rope(
+    fields: Fields, head_dim: int, context: int, *, original: int | None = None, partial: bool = False
+) -> Rope:
     """`rope_parameters` of transformers 5, or `rope_theta` and `rope_scaling` of transformers 4.
 
-    `context` is max_position_embeddings, `theta` the default. With `partial` less than each head may turn.
+    `context` is max_position_embeddings, `original` the default of what it was before stretching. With `partial`, less
+    than the whole of each head may turn.
     """
     section = fields.inside("rope_parameters" if fields.get("rope_parameters") else "rope_scaling")
-    theta = section.number("rope_theta") if "rope_theta" in section.values else fields.number("rope_theta", theta)
+    theta = section.number("rope_theta") if "rope_theta" in section.values else fields.number("rope_theta", 10000.0)
     share = 1.0
     if partial:
         share = section.number("partial_rotary_factor", fields.number("partial_rotary_factor", 1.0))
-    return read_scaling(section, theta, int(head_dim * share), context, fields.get("original_max_position_embeddings"))
+    if fields.get("original_max_position_embeddings") is not None:
+        original = fields.count("original_max_position_embeddings")
+    return read_scaling(section, theta, int(head_dim * share), context, original)
 
 
 def read_scaling(section: Fields, theta: float, dims: int, context: int, original: int | None = None) -> Rope:
@@ -103,4 +108,5 @@ READERS = {
     "llama3": _llama3,
     "yarn": _yarn,
     "longrope": _longrope,
+    "su": _longrope,  # its name when Phi-3 came out
 }

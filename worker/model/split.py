@@ -6,7 +6,7 @@ import msgspec
 
 from ...core.errors import ConfigError
 from ..parallel.topology import Topology
-from .config import ModelConfig
+from .config import Shape
 
 
 class Part(msgspec.Struct, frozen=True):
@@ -29,7 +29,10 @@ class Part(msgspec.Struct, frozen=True):
 
 
 class Split(msgspec.Struct, frozen=True):
-    """A rank's slice: its layers, and within them its heads, KV heads, MLP columns and vocabulary."""
+    """A rank's slice: its layers, and within them its heads, KV heads, MLP columns and vocabulary.
+
+    Where there are more ranks than KV heads, several ranks hold the same one.
+    """
 
     layers: Part
     heads: Part
@@ -38,35 +41,41 @@ class Split(msgspec.Struct, frozen=True):
     vocab: Part
 
 
-def split_model(config: ModelConfig, place: Topology) -> Split:
+def split_model(shape: Shape, place: Topology) -> Split:
     """The slice of `place`. Raises ConfigError when tp or pp does not divide the model."""
     shared = {
-        "num_key_value_heads": config.kv_heads,
-        "num_attention_heads": config.heads,
-        "intermediate_size": config.intermediate_size,
-        "vocab_size": config.vocab_size,
+        "num_attention_heads": shape.heads,
+        "intermediate_size": shape.intermediate_size,
+        "vocab_size": shape.vocab_size,
     }
+    fits = [tp for tp in range(1, min(shared.values()) + 1) if _fits(tp, shape.kv_heads, shared)]
+    choices = f"tp can be {', '.join(map(str, fits))}"
     for name, whole in shared.items():
         if whole % place.tp:
-            raise ConfigError(
-                f"tp = {place.tp} does not divide {name} = {whole}; {_choices('tp', list(shared.values()))}"
-            )
-    if config.layers % place.pp:
+            raise ConfigError(f"tp = {place.tp} does not divide {name} = {whole}; {choices}")
+    if shape.kv_heads % place.tp and place.tp % shape.kv_heads:
         raise ConfigError(
-            f"pp = {place.pp} does not divide num_hidden_layers = {config.layers}; {_choices('pp', [config.layers])}"
+            f"tp = {place.tp} neither divides num_key_value_heads = {shape.kv_heads} nor is a multiple of it; {choices}"
+        )
+    if shape.layers % place.pp:
+        fits = [pp for pp in range(1, shape.layers + 1) if shape.layers % pp == 0]
+        raise ConfigError(
+            f"pp = {place.pp} does not divide num_hidden_layers = {shape.layers}; pp can be {', '.join(map(str, fits))}"
         )
 
     def part(whole: int) -> Part:
         size = whole // place.tp
         return Part(place.tp_rank * size, (place.tp_rank + 1) * size)
 
-    depth = config.layers // place.pp
+    depth = shape.layers // place.pp
     layers = Part(place.pp_rank * depth, (place.pp_rank + 1) * depth)
-    return Split(
-        layers, part(config.heads), part(config.kv_heads), part(config.intermediate_size), part(config.vocab_size)
-    )
+    if place.tp > shape.kv_heads:
+        first = place.tp_rank * shape.kv_heads // place.tp
+        kv_heads = Part(first, first + 1)
+    else:
+        kv_heads = part(shape.kv_heads)
+    return Split(layers, part(shape.heads), kv_heads, part(shape.intermediate_size), part(shape.vocab_size))
 
 
-def _choices(name: str, wholes: list[int]) -> str:
-    fits = [str(size) for size in range(1, min(wholes) + 1) if all(whole % size == 0 for whole in wholes)]
-    return f"{name} can be {', '.join(fits)}"
+def _fits(tp: int, kv_heads: int, shared: dict[str, int]) -> bool:
+    return all(whole % tp == 0 for whole in shared.values()) and (kv_heads % tp == 0 or tp % kv_heads == 0)

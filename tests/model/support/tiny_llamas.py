@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import LlamaConfig, LlamaForCausalLM
+from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
 
 VOCAB = 128
 LLAMA3 = {
@@ -69,7 +69,9 @@ class Oracle:
     """The same checkpoint in transformers, float32 on CPU."""
 
     def __init__(self, directory: Path) -> None:
-        self.model = LlamaForCausalLM.from_pretrained(directory, dtype=torch.float32).eval()
+        self.model = AutoModelForCausalLM.from_pretrained(
+            directory, dtype=torch.float32, attn_implementation="eager"
+        ).eval()
 
     @torch.no_grad()
     def greedy(self, prompt: list[int], count: int) -> list[int]:

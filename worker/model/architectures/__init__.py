@@ -5,12 +5,20 @@ from __future__ import annotations
 from typing import Any
 
 from ..decoder import Decoder
+from .gemma2 import Gemma2
+from .gemma3 import Gemma3
 from .llama import Llama
+from .mistral import Mistral
+from .phi3 import Phi3
 from .qwen2 import Qwen2
 from .qwen3 import Qwen3
 
 ARCHITECTURES: dict[str, type[Decoder[Any]]] = {
+    "Gemma2ForCausalLM": Gemma2,
+    "Gemma3ForCausalLM": Gemma3,
     "LlamaForCausalLM": Llama,
+    "MistralForCausalLM": Mistral,
+    "Phi3ForCausalLM": Phi3,
     "Qwen2ForCausalLM": Qwen2,
     "Qwen3ForCausalLM": Qwen3,
 }
