@@ -17,20 +17,24 @@ def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
     """
     if takes(x):
         return _launch(x, None, weight, eps)
-    if weight.dtype != x.dtype:
-        return F.rms_norm(x.float(), weight.shape, weight, eps).to(x.dtype)
-    return F.rms_norm(x, weight.shape, weight, eps)
+    return _by_torch(x, weight, eps)
 
 
 def add_rms_norm(x: Tensor, residual: Tensor, weight: Tensor, eps: float) -> Tensor:
     """Adds `x` into `residual` in place, and returns the norm of the sum.
 
-    x, residual: [tokens, hidden] of one dtype, weight: [hidden]. Returns [tokens, hidden].
+    x, residual: [tokens, hidden] of one dtype, weight: [hidden], as for `rms_norm`. Returns [tokens, hidden].
     """
     if takes(x):
         return _launch(x, residual, weight, eps)
     residual.add_(x)
-    return F.rms_norm(residual, weight.shape, weight, eps)
+    return _by_torch(residual, weight, eps)
+
+
+def _by_torch(x: Tensor, weight: Tensor, eps: float) -> Tensor:
+    if weight.dtype != x.dtype:
+        return F.rms_norm(x.float(), weight.shape, weight, eps).to(x.dtype)
+    return F.rms_norm(x, weight.shape, weight, eps)
 
 
 def rms_norm_reference(x: Tensor, weight: Tensor, eps: float) -> Tensor:
