@@ -1,6 +1,6 @@
 """The engine's loop: commands in, one step at a time, reports out. It knows neither gRPC nor processes."""
 
-from .commands import Abort, Accept, Command, Fail, Forget, Leave, Refuse, Stop, Submit
+from .commands import Abort, Accept, Command, Compiled, Fail, Forget, Leave, Refuse, Stop, Submit
 from .loop import Engine, StepRunner
 from .reports import Figures, Output, Refused, StepReport
 
@@ -8,6 +8,7 @@ __all__ = [
     "Abort",
     "Accept",
     "Command",
+    "Compiled",
     "Engine",
     "Fail",
     "Figures",

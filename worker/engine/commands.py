@@ -9,9 +9,20 @@ from ..scheduler import Request
 
 
 class Submit(NamedTuple):
-    """A new request, checked against the limits that do not depend on what else runs."""
+    """A new request, checked against the limits that do not depend on what else runs.
+
+    While its grammar is `compiling` it is live, but does not run: Compiled says how that went.
+    """
 
     request: Request
+    compiling: bool = False
+
+
+class Compiled(NamedTuple):
+    """A request that was compiling has its guide, or cannot have it. Without effect when it has ended since."""
+
+    request: Request
+    error: HeadwayError | None = None
 
 
 class Refuse(NamedTuple):
@@ -59,4 +70,4 @@ class Stop(NamedTuple):
     """Stop what is left and end the loop."""
 
 
-Command = Submit | Refuse | Abort | Fail | Leave | Accept | Forget | Stop
+Command = Submit | Compiled | Refuse | Abort | Fail | Leave | Accept | Forget | Stop

@@ -13,7 +13,7 @@ from ...core.errors import AlreadyExists, HeadwayError, Unavailable
 from ...proto.headway.v1.sampling_pb2 import FINISH_REASON_ABORTED
 from ..plan import StepPlan, StepResult
 from ..scheduler import Outcome, Request, Scheduler
-from .commands import Abort, Accept, Command, Fail, Forget, Leave, Refuse, Stop, Submit
+from .commands import Abort, Accept, Command, Compiled, Fail, Forget, Leave, Refuse, Stop, Submit
 from .meter import Meter
 from .reports import Figures, Output, Refused, StepReport
 
@@ -34,6 +34,7 @@ class Engine:
         self._meter = Meter()
         self._requests: dict[tuple[int, int], Request] = {}
         self._leaving: set[int] = set()
+        self._compiling: dict[Request, None] = {}
         self._accepting = True
         self._stopping = False
         self._working = False
@@ -78,8 +79,8 @@ class Engine:
         scheduler, meter = self._scheduler, self._meter
         return Figures(
             running=scheduler.running,
-            waiting=scheduler.waiting,
-            uncached_tokens=scheduler.uncached_tokens,
+            waiting=scheduler.waiting + len(self._compiling),
+            uncached_tokens=scheduler.uncached_tokens + sum(len(request.tokens) for request in self._compiling),
             used_pages=scheduler.pool.used_pages,
             cached_pages=scheduler.pool.cached_pages,
             total_pages=scheduler.pool.total_pages,
@@ -100,6 +101,8 @@ class Engine:
         result = self._run_step(plan)
         self._plan_at = time.monotonic()
         for outcome in self._scheduler.update(result):
+            self._take(outcome)
+        for outcome in self._scheduler.settle():
             self._take(outcome)
         self._report()
         self._meter.step(plan, time.perf_counter() - started, result.model_seconds)
@@ -156,8 +159,10 @@ class Engine:
 
     def _handle(self, command: Command) -> None:
         match command:
-            case Submit(request):
-                self._submit(request)
+            case Submit(request, compiling):
+                self._submit(request, compiling=compiling)
+            case Compiled(request, refusal):
+                self._compiled(request, refusal)
             case Refuse(session, id, error):
                 self._submitted[session] = id
                 self._refuse(session, id, error)
@@ -181,7 +186,7 @@ class Engine:
                     self._abort(request)
                 self._stopping = True
 
-    def _submit(self, request: Request) -> None:
+    def _submit(self, request: Request, *, compiling: bool) -> None:
         self._submitted[request.session] = request.id
         handle = (request.session, request.id)
         try:
@@ -189,11 +194,29 @@ class Engine:
                 raise Unavailable("the replica drains and takes no new requests")
             if handle in self._requests:
                 raise AlreadyExists(f"id: a request with id {request.id} is live in this session", field="id")
-            self._scheduler.submit(request)
+            if compiling:
+                self._compiling[request] = None
+            else:
+                self._enter(request)
         except HeadwayError as error:
             self._refuse(request.session, request.id, error)
             return
         self._requests[handle] = request
+
+    def _compiled(self, request: Request, refusal: HeadwayError | None) -> None:
+        if request not in self._compiling:
+            return
+        del self._compiling[request]
+        try:
+            if refusal is not None:
+                raise refusal
+            self._enter(request)
+        except HeadwayError as error:
+            del self._requests[request.session, request.id]
+            self._refuse(request.session, request.id, error)
+
+    def _enter(self, request: Request) -> None:
+        self._scheduler.submit(request)
         self._totals["requests"] += 1
         self._totals["prompt_tokens"] += request.prompt_tokens
 
@@ -209,7 +232,7 @@ class Engine:
 
     def fail(self, request: Request, error: HeadwayError) -> None:
         """Ends a live request with an error, between steps. Only for the loop's thread; others send Fail."""
-        self._scheduler.abort(request)
+        self._leave_queue(request)
         self._forget(request, error)
 
     def _forget(self, request: Request, error: HeadwayError) -> None:
@@ -217,8 +240,14 @@ class Engine:
         self._totals["aborts"] += 1
         self._refuse(request.session, request.id, error)
 
+    def _leave_queue(self, request: Request) -> None:
+        if request in self._compiling:
+            del self._compiling[request]
+        else:
+            self._scheduler.abort(request)
+
     def _abort(self, request: Request) -> None:
-        self._scheduler.abort(request)
+        self._leave_queue(request)
         del self._requests[request.session, request.id]
         self._totals["aborts"] += 1
         self._say(request, Outcome(request, [], FINISH_REASON_ABORTED), None)

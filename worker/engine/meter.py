@@ -19,7 +19,9 @@ class Meter:
         self.decode_step_s = 0.0
 
     def step(self, plan: StepPlan, seconds: float, model_seconds: float) -> None:
-        """Counts one step with work that took `seconds` from planning to report."""
+        """Counts one step that took `seconds` from planning to report; one in which all sat out is none."""
+        if not plan.work:
+            return
         self.steps += 1
         self.step_seconds += seconds
         self.model_seconds += model_seconds

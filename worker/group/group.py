@@ -22,6 +22,8 @@ from ..pages import PagePool
 from ..scheduler import Limits, Scheduler
 from ..service import AdapterRegistry, Hub, ServiceThread, Standing
 from ..service.servicer import ServedEngine
+from ..structured.compiler import GrammarCompiler
+from ..structured.crew import Crew
 from .adapters import AdapterLoader
 from .errors import EXIT_ENGINE_DEAD, GroupFailed
 from .followers import Followers
@@ -50,6 +52,7 @@ class WorkerGroup:
         self._service = ServiceThread(self._standing, spec.controller_address, self._set_draining)
         self._followers: Followers | None = None
         self._launcher = launcher or SubprocessLauncher()
+        self._crew = Crew()
         self._engine: Engine | None = None
         self._hub: Hub | None = None
         self._loaded = 0.0
@@ -180,7 +183,7 @@ class WorkerGroup:
             vocab_size=info.vocab_size,
             max_adapters=engine.max_adapters,
         )
-        scheduler = Scheduler(limits, PagePool(limits.total_pages, limits.page_size))
+        scheduler = Scheduler(limits, PagePool(limits.total_pages, limits.page_size), self._crew)
         return Engine(scheduler, plane.run, self._service.publish)
 
     def _serve(self, runner: Runner, engine: Engine, followers: Followers) -> None:
@@ -189,7 +192,9 @@ class WorkerGroup:
         description = self._description(runner)
         loader = AdapterLoader(runner.adapters, followers)
         adapters = AdapterRegistry(self.spec.model_name, loader, engine.inbox, self._adapters_changed)
-        self._service.ready(ServedEngine(hub, self._limits, description, Path(self.spec.model_path), adapters))
+        path = Path(self.spec.model_path)
+        grammars = GrammarCompiler(path, runner.info.vocab_size, runner.info.eos_token_ids, self._crew)
+        self._service.ready(ServedEngine(hub, self._limits, description, path, adapters, grammars))
         self._standing.endpoint, self._standing.revision = self.endpoint, runner.info.revision
         with self._lock:
             if self._failure is not None:

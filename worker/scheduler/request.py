@@ -11,6 +11,7 @@ from ...core.constraints import TokenRules
 from ...core.sampling import SamplingParams
 from ..plan import NO_RULES, PlaceLogprobs
 from .adapters import BASE
+from .guide import Guide
 
 NO_ROW = -1
 
@@ -21,7 +22,7 @@ class Request:
     `tokens` are prompt, then output (delivered elsewhere or generated here). `keys` are the chained keys of its full
     pages, `committed` of which have been offered to the index. A request without a row waits. One with `pooling` (of
     pooling.proto) is there for an embedding: it ends when all its tokens are computed. `adapter` is the number of
-    the LoRA adapter that it runs with.
+    the LoRA adapter that it runs with. `guide` is set before it is submitted, when a grammar holds its output.
     """
 
     __slots__ = (
@@ -33,6 +34,7 @@ class Request:
         "deadline",
         "eos_token_ids",
         "first_output_sent",
+        "guide",
         "id",
         "keys",
         "logprobs",
@@ -100,6 +102,7 @@ class Request:
         self.pooling = pooling
         self.adapter = adapter
         self.prompt_scores: list[PlaceLogprobs] = []
+        self.guide: Guide | None = None
         self.row = NO_ROW
         self.pages: list[int] = []
         self.computed = 0
@@ -123,6 +126,11 @@ class Request:
         width = 1 + self.prompt_logprobs
         self.prompt_logprobs, self.prompt_scores = -1, []
         return PlaceLogprobs(width, b"".join(part.ids for part in scores), b"".join(part.values for part in scores))
+
+    @property
+    def sits_out(self) -> bool:
+        """Whether its grammar does not say yet which token may come next."""
+        return self.guide is not None and not self.guide.ready
 
     @property
     def remaining(self) -> int:

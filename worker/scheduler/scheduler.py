@@ -10,10 +10,11 @@ from __future__ import annotations
 from collections import deque
 
 from ...core.errors import Overloaded
-from ...proto.headway.v1.sampling_pb2 import FINISH_REASON_EMBEDDED
+from ...proto.headway.v1.sampling_pb2 import FINISH_REASON_EMBEDDED, FINISH_REASON_STOP, FINISH_REASON_UNSPECIFIED
 from ..pages import PagePool
 from ..plan import PlaceLogprobs, RowAdded, StepPlan, StepResult
 from .adapters import BASE, AdapterSlots
+from .guiding import Crew, Guides
 from .limits import Limits
 from .outcome import Outcome, take_sample
 from .request import NO_ROW, Request
@@ -24,7 +25,8 @@ from .shares import Shares
 class Scheduler:
     """Turns requests into step plans and step results into outcomes. One plan is out at a time."""
 
-    def __init__(self, limits: Limits, pool: PagePool) -> None:
+    def __init__(self, limits: Limits, pool: PagePool, crew: Crew | None = None) -> None:
+        """`crew` is needed for requests with a guide."""
         self.limits = limits
         self.pool = pool
         self.adapters = AdapterSlots(limits.max_adapters)
@@ -34,8 +36,10 @@ class Scheduler:
         self._waiting: deque[Request] = deque()
         self._running: list[Request] = []
         self._rows = Rows(limits.max_sequences)
+        self._guides = Guides(crew)
         self._step = 0
         self._out: Shares | None = None
+        self._idle = False
         self._blocked_at: tuple[Request, int] | None = None
 
     @property
@@ -65,6 +69,7 @@ class Scheduler:
     def abort(self, request: Request) -> None:
         """Takes a live request out, whatever its state; its pages are free at once."""
         assert self._out is None, "a plan is out"
+        self._guides.drop(request)
         if request.row == NO_ROW:
             self._waiting.remove(request)
             self._set_uncached(request, 0)
@@ -81,7 +86,8 @@ class Scheduler:
         freed, appended = self._rows.drain()
         self._out = shares
         self._step += 1
-        return StepPlan(self._step, freed, added, appended, shares.work(), adapters=self.adapters.drain())
+        work, adapters, masks = shares.work(), self.adapters.drain(), self._guides.masks(shares)
+        return StepPlan(self._step, freed, added, appended, work, masks=masks, adapters=adapters)
 
     def update(self, result: StepResult) -> list[Outcome]:
         """Takes the result of the plan that is out."""
@@ -96,6 +102,7 @@ class Scheduler:
             raise RuntimeError(f"step {self._step}: embeddings of other rows than {shares.embeds()}")
         sampled, pooled = iter(result.token_ids), iter(result.pooled)
         logprobs, prompts = dict(result.logprobs), dict(result.prompt_logprobs)
+        self._idle = not len(shares)
         outcomes = []
         for request, share in shares.items():
             request.computed += share.tokens
@@ -108,6 +115,17 @@ class Scheduler:
             elif share.embed:
                 self._retire(request)
                 outcomes.append(Outcome(request, [], FINISH_REASON_EMBEDDED, embedding=next(pooled)[1]))
+        self._guides.start()
+        return outcomes
+
+    def settle(self) -> list[Outcome]:
+        """Waits a moment for the grammars of what `update` sampled; what ends by its grammar."""
+        outcomes = []
+        for request in self._guides.settle(idle=self._idle):
+            assert request.guide is not None
+            self.abort(request)
+            finish = FINISH_REASON_STOP if request.guide.error is None else FINISH_REASON_UNSPECIFIED
+            outcomes.append(Outcome(request, [], finish, error=request.guide.error))
         return outcomes
 
     def _take(self, request: Request, token: int, logprobs: PlaceLogprobs | None) -> Outcome:
@@ -117,12 +135,15 @@ class Scheduler:
             self._retire(request)
         else:
             self._rows.append(request.row, token)
+            self._guides.push(request, token)
         return outcome
 
     def _serve(self, shares: Shares, *, decoding: bool) -> None:
         """Gives running requests their tokens: one each to those that decode, or what is left to those that do not."""
         for request in tuple(self._running):
             if request.row == NO_ROW or (request.remaining == 1) is not decoding or not shares.budget:
+                continue
+            if request.sits_out:
                 continue
             count = min(request.remaining, shares.budget)
             room = len(request.pages) * self.pool.page_size - request.computed
@@ -140,7 +161,7 @@ class Scheduler:
         while shares.budget and self._rows.available and (request := self._next()) is not None:
             spare = self.limits.watermark if self._running else 0
             available = self.pool.free_pages - spare
-            if self._blocked(request, available):
+            if self._blocked(request, available) or request.sits_out:
                 break
             hits = self._hits(request)
             self.pool.share(hits)

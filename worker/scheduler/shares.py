@@ -31,6 +31,9 @@ class Shares:
         last = count == request.remaining
         self._shares[request] = Share(count, new_pages, last and not request.pooling, last and bool(request.pooling))
 
+    def __len__(self) -> int:
+        return len(self._shares)
+
     def __contains__(self, request: Request) -> bool:
         return request in self._shares
 

@@ -6,8 +6,9 @@ import math
 import time
 from collections.abc import Iterable
 
-from ...core.constraints import BIAS, MAX_LOGPROBS, MAX_SEQUENCES, PRIORITY, TokenRules
+from ...core.constraints import BIAS, GRAMMAR_KINDS, MAX_LOGPROBS, MAX_SEQUENCES, PRIORITY, Grammar, TokenRules
 from ...core.errors import InvalidRequest
+from ...core.wire import grammar_from_proto
 from ...proto.headway.v1 import engine_pb2
 
 
@@ -34,6 +35,16 @@ def rules_from(message: engine_pb2.Submit, vocab_size: int) -> TokenRules:
         min_new_tokens=least,
         end_token_ids=tuple({*message.eos_token_ids, *message.stop_token_ids}) if least else (),
     )
+
+
+def grammar_from(message: engine_pb2.Submit) -> Grammar | None:
+    """Its grammar, of which only the form has been checked."""
+    if not message.HasField("grammar"):
+        return None
+    grammar = grammar_from_proto(message.grammar)
+    if grammar is None:
+        raise _invalid("grammar", f"must have one form: {', '.join(GRAMMAR_KINDS)}")
+    return grammar
 
 
 def logprobs_from(message: engine_pb2.Submit) -> tuple[int, int]:

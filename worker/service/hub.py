@@ -24,12 +24,13 @@ SNAPSHOT_KEYS = 16_384
 
 
 class Session:
-    """One router's stream. `number` is what the engine knows it by."""
+    """One router's stream. `number` is what the engine knows it by; `compiling` are the grammars of its requests."""
 
     def __init__(self, number: int, router_id: str) -> None:
         self.number = number
         self.router_id = router_id
         self.outbox = Outbox()
+        self.compiling: dict[int, asyncio.Task[None]] = {}
         self.last_submit = 0
         self.ended = False
 
@@ -118,6 +119,8 @@ class Hub:
         """Ends a session: its requests are aborted. Safe to repeat."""
         if self._sessions.pop(session.number, None) is not None:
             session.ended = True
+            for task in session.compiling.values():
+                task.cancel()
             session.outbox.close()
             self.inbox.put(Leave(session.number))
 

@@ -10,12 +10,15 @@ from typing import Any
 
 import grpc
 
-from ...core.errors import HeadwayError, InvalidRequest, NotFound, Unavailable
+from ...core.constraints import Grammar
+from ...core.errors import HeadwayError, Internal, InvalidRequest, NotFound, Unavailable
 from ...proto.headway.v1 import engine_pb2
 from ...proto.headway.v1.engine_pb2_grpc import EngineServiceServicer
-from ..engine import Abort, Refuse, Submit
-from ..scheduler import Limits
+from ..engine import Abort, Compiled, Refuse, Submit
+from ..scheduler import Limits, Request
+from ..structured.compiler import GrammarCompiler
 from .adapters import AdapterRegistry
+from .constraints import grammar_from
 from .hub import Hub, Session
 from .submit import request_from
 
@@ -34,9 +37,11 @@ class ServedEngine:
         description: engine_pb2.DescribeResponse,
         model_path: Path,
         adapters: AdapterRegistry,
+        grammars: GrammarCompiler,
     ) -> None:
         self.hub = hub
         self.adapters = adapters
+        self.grammars = grammars
         self.limits = limits
         self.description = description
         self.model_path = model_path
@@ -137,18 +142,42 @@ def _take(engine: ServedEngine, session: Session, request: engine_pb2.SessionReq
     inbox = engine.hub.inbox
     match request.WhichOneof("command"):
         case "submit":
-            message = request.submit
             try:
-                adapter = engine.adapters.number(message)
-                inbox.put(Submit(request_from(message, session.number, engine.limits, adapter)))
+                _submit(engine, session, request.submit)
             except HeadwayError as error:
-                inbox.put(Refuse(session.number, message.id, error))
+                inbox.put(Refuse(session.number, request.submit.id, error))
         case "abort":
+            if (task := session.compiling.get(request.abort.id)) is not None:
+                task.cancel()
             inbox.put(Abort(session.number, request.abort.id))
         case "hello":
             raise InvalidRequest("hello: only the first message of a session is a Hello", field="hello")
         case _:
             raise InvalidRequest("command: exactly one must be set", field="command")
+
+
+def _submit(engine: ServedEngine, session: Session, message: engine_pb2.Submit) -> None:
+    """Hands the request on at once, so that what follows finds it there, though its grammar is still to compile."""
+    request = request_from(message, session.number, engine.limits, engine.adapters.number(message))
+    grammar = grammar_from(message)
+    engine.hub.inbox.put(Submit(request, compiling=grammar is not None))
+    if grammar is not None:
+        task = asyncio.create_task(_compile(engine, grammar, request))
+        session.compiling[request.id] = task
+        task.add_done_callback(lambda _: session.compiling.pop(request.id, None))
+
+
+async def _compile(engine: ServedEngine, grammar: Grammar, request: Request) -> None:
+    """Gives the request its guide. When this is cancelled, the engine has been told why, or is about to be."""
+    error: HeadwayError | None = None
+    try:
+        request.guide = await engine.grammars.guide(grammar, request)
+    except HeadwayError as refusal:
+        error = refusal
+    except Exception:
+        log.exception("the grammar of request %d failed to compile", request.id)
+        error = Internal("grammar: it failed to compile")
+    engine.hub.inbox.put(Compiled(request, error))
 
 
 def _read_assets(path: Path) -> dict[str, bytes]:

@@ -1,0 +1,87 @@
+"""Sandboxes: a few processes that try grammars, each killed and replaced when one takes too long or kills it."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from asyncio.subprocess import PIPE, Process
+from contextlib import suppress
+
+import msgspec
+
+from ...core.constraints import Grammar
+from ...core.errors import Overloaded
+from .limits import COMPILE_S
+from .sandbox import LENGTH, Job, Setup, Verdict, frame
+
+SANDBOXES = 2
+MAX_WAITING = 128
+START_S = 60.0
+
+
+class SandboxPool:
+    """Starts its processes when they are first needed. For one event loop."""
+
+    def __init__(self, setup: Setup) -> None:
+        self._setup = setup
+        self._idle: list[Process] = []
+        self._all: set[Process] = set()
+        self._free = asyncio.Semaphore(SANDBOXES)
+        self._waiting = 0
+
+    async def try_grammar(self, grammar: Grammar) -> Verdict:
+        """The verdict on it, within COMPILE_S from when its turn comes. Raises Overloaded when too many wait."""
+        if self._waiting >= MAX_WAITING:
+            raise Overloaded(f"grammar: {self._waiting} wait to be compiled already", retry_after_s=COMPILE_S)
+        self._waiting += 1
+        try:
+            async with self._free:
+                return await self._try(grammar)
+        finally:
+            self._waiting -= 1
+
+    def close(self) -> None:
+        """Ends all processes at once."""
+        for process in list(self._all):
+            self._end(process)
+
+    async def _try(self, grammar: Grammar) -> Verdict:
+        process = self._idle.pop() if self._idle else await self._start()
+        try:
+            verdict = await asyncio.wait_for(_ask(process, Job(grammar)), COMPILE_S)
+        except TimeoutError:
+            self._end(process)
+            return Verdict("", f"too costly: it took more than the {COMPILE_S:g} s allowed to compile")
+        except (asyncio.IncompleteReadError, OSError):
+            self._end(process)
+            return Verdict("", "too costly: its compiler ran out of memory or stack")
+        except BaseException:
+            self._end(process)
+            raise
+        self._idle.append(process)
+        return verdict
+
+    async def _start(self) -> Process:
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, "-m", "headway.worker.structured.sandbox", stdin=PIPE, stdout=PIPE
+        )
+        self._all.add(process)
+        try:
+            await asyncio.wait_for(_ask(process, self._setup), START_S)
+        except BaseException:
+            self._end(process)
+            raise
+        return process
+
+    def _end(self, process: Process) -> None:
+        self._all.discard(process)
+        with suppress(ProcessLookupError):
+            process.kill()
+
+
+async def _ask(process: Process, message: msgspec.Struct) -> Verdict:
+    assert process.stdin is not None and process.stdout is not None
+    process.stdin.write(frame(message))
+    await process.stdin.drain()
+    (length,) = LENGTH.unpack(await process.stdout.readexactly(LENGTH.size))
+    return msgspec.msgpack.decode(await process.stdout.readexactly(length), type=Verdict)
