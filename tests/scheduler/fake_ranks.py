@@ -9,7 +9,7 @@ from __future__ import annotations
 import xxhash
 
 from headway.proto.headway.v1.pooling_pb2 import POOLING_MEAN
-from headway.worker.plan import RowAdded, StepPlan, StepResult
+from headway.worker.plan import PlaceLogprobs, RowAdded, StepPlan, StepResult
 
 PAGE_SIZE = 4
 
@@ -38,6 +38,12 @@ class _Row:
         self.tokens, self.salt, self.pages, self.computed = tokens, salt, list(added.pages), added.computed
         self.pooling = added.pooling
         self.states: list[int] = []
+        self.scored = added.prompt_tokens if added.prompt_logprobs >= 0 else 0
+
+    def scores(self, first: int, end: int) -> PlaceLogprobs:
+        """The tokens that follow, in place of log probabilities."""
+        ids = b"".join(token.to_bytes(4, "little") for token in self.tokens[first + 1 : end + 1])
+        return PlaceLogprobs(1, ids, ids)
 
 
 class FakeRanks:
@@ -60,8 +66,7 @@ class FakeRanks:
         for row, token in plan.appended:
             self.rows[row].tokens.append(token)
         written: set[int] = set()
-        sampled = []
-        pooled = []
+        sampled, pooled, scores = [], [], []
         for work in plan.work:
             row = self.rows[work.row]
             row.pages += work.new_pages
@@ -79,9 +84,11 @@ class FakeRanks:
                     written.add(slot)
                     self.slots[slot] = digests[position]
             row.states += digests[row.computed : end]
+            if work.computed < min(end, row.scored - 1):
+                scores.append((work.row, row.scores(work.computed, min(end, row.scored - 1))))
             row.computed = end
             if ends and row.pooling:
                 pooled.append((work.row, embedding_of(row.states, row.pooling)))
             if work.sample:
                 sampled.append(next_token(digests[-1], self.vocabulary))
-        return StepResult(plan.step, sampled, pooled=pooled)
+        return StepResult(plan.step, sampled, prompt_logprobs=scores, pooled=pooled)

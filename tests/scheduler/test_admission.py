@@ -36,7 +36,9 @@ class Engine:
         self.ranks = FakeRanks(pages, VOCABULARY)
         self.ids = 0
 
-    def submit(self, tokens: list[int], max_new: int, forged: Request | None = None) -> Request:
+    def submit(
+        self, tokens: list[int], max_new: int, forged: Request | None = None, priority: int = 0, seed: int = 0
+    ) -> Request:
         """`forged` has a first page of the same key."""
         self.ids += 1
         request = Request(
@@ -45,7 +47,8 @@ class Engine:
             tokens=array("I", tokens),
             prompt_tokens=len(tokens),
             max_new_tokens=max_new,
-            sampling=SamplingParams(),
+            sampling=SamplingParams(seed=seed),
+            priority=priority,
             root=ROOT,
             page_size=PAGE_SIZE,
         )
@@ -55,6 +58,12 @@ class Engine:
                 request.key(page, PAGE_SIZE)
         self.scheduler.submit(request)
         return request
+
+    def step(self) -> int:
+        """One step; how many tokens it computed."""
+        plan = self.scheduler.schedule()
+        self.scheduler.update(self.ranks.step(plan))
+        return plan.total_tokens
 
     def run(self) -> dict[Request, Outcome]:
         """Steps until nothing is left; the last outcome of each request."""

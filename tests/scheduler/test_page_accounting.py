@@ -1,5 +1,6 @@
 """Over thousands of random submits, aborts, steps and preemptions: no page leaks or is shared wrongly, every request
-ends exactly once with the tokens that the model gives it alone, and the KV events replay to the index."""
+ends exactly once with the tokens that the model gives it alone, the KV events replay to the index, and whoever is most
+urgent goes on, whatever priorities and shared prefixes make others wait for."""
 
 from __future__ import annotations
 
@@ -16,7 +17,7 @@ from headway.core.sampling import SamplingParams
 from headway.proto.headway.v1.pooling_pb2 import POOLING_LAST, POOLING_MEAN
 from headway.proto.headway.v1.sampling_pb2 import FINISH_REASON_EMBEDDED, FINISH_REASON_UNSPECIFIED
 from headway.worker.pages import KvOp, PagePool
-from headway.worker.scheduler import Limits, Request, Scheduler
+from headway.worker.scheduler import Limits, Outcome, Request, Scheduler
 
 TOTAL_PAGES = 12
 VOCABULARY = 50
@@ -28,6 +29,7 @@ LIMITS = Limits(
     token_budget=9,
     max_waiting=5,
     vocab_size=VOCABULARY,
+    aging_steps=5,
 )
 EOS = 7
 
@@ -54,6 +56,7 @@ class Machine(RuleBasedStateMachine):
         self.wanted: dict[Request, list[int]] = {}
         self.got: dict[Request, list[int]] = {}
         self.embeddings: dict[Request, bytes] = {}
+        self.scored: dict[Request, bool] = {}
         self.replayed: set[BlockKey] = set()
         self.ids = 0
 
@@ -63,10 +66,24 @@ class Machine(RuleBasedStateMachine):
         tail=st.integers(0, 1),
         max_new=st.integers(1, 18),
         root=st.integers(0, 1),
-        bypass=st.booleans(),
+        bypass=st.sampled_from([False, False, True]),
         pooling=st.sampled_from([0, 0, 0, POOLING_LAST, POOLING_MEAN]),
+        priority=st.sampled_from([0, 0, 0, -3, -1, 1, 1000]),
+        scored=st.booleans(),
     )
-    def submit(self, family: int, length: int, tail: int, max_new: int, root: int, bypass: bool, pooling: int) -> None:
+    def submit(
+        self,
+        family: int,
+        length: int,
+        tail: int,
+        max_new: int,
+        root: int,
+        bypass: bool,
+        pooling: int,
+        priority: int,
+        scored: bool,
+    ) -> None:
+        scored = scored and not pooling
         tokens = [(family * 11 + at) % VOCABULARY for at in range(length)] + [40 + tail]
         salt = root.to_bytes(8, "little")
         self.ids += 1
@@ -82,6 +99,8 @@ class Machine(RuleBasedStateMachine):
             eos_token_ids=[EOS],
             cache_bypass=bypass or pooling == POOLING_MEAN,
             pooling=pooling,
+            priority=priority,
+            prompt_logprobs=0 if scored else -1,
         )
         try:
             self.scheduler.submit(request)
@@ -93,6 +112,7 @@ class Machine(RuleBasedStateMachine):
         self.wanted[request] = expected_output(tokens, salt, request.max_new_tokens)
         self.got[request] = []
         self.embeddings[request] = embedding_of(prefix_digest(salt, tokens), pooling) if pooling else b""
+        self.scored[request] = scored
 
     @rule(which=st.integers(0, 100))
     def abort(self, which: int) -> None:
@@ -114,13 +134,36 @@ class Machine(RuleBasedStateMachine):
         plan = self.scheduler.schedule()
         assert plan.total_tokens <= LIMITS.token_budget
         assert bool(plan.work) == bool(self.live), "work to do, and no progress"
+        first = min(self.live, key=lambda request: request.urgency, default=None)
+        rows = {work.row for work in plan.work}
+        if first is not None:
+            assert first.row in rows or first.waits_for is not None, (
+                "the most urgent one goes on, or waits for a prefix"
+            )
         for outcome in self.scheduler.update(self.ranks.step(plan)):
             self.got[outcome.request] += outcome.token_ids
+            self.check_scores(outcome)
             if outcome.finish != FINISH_REASON_UNSPECIFIED:
                 self.live.remove(outcome.request)  # raises when it ended before
                 assert self.got[outcome.request] == self.wanted[outcome.request]
                 assert outcome.embedding == self.embeddings[outcome.request]
                 assert (outcome.finish == FINISH_REASON_EMBEDDED) == bool(outcome.request.pooling)
+
+    def check_scores(self, outcome: Outcome) -> None:
+        """Log probabilities of the prompt come once, whole, with the first token."""
+        request, scores = outcome.request, outcome.prompt_logprobs
+        first = self.scored.pop(request, False) and len(self.got[request]) == 1
+        assert (scores is not None) == first
+        if scores is not None:
+            assert scores.ids == request.tokens[1 : request.prompt_tokens].tobytes()
+
+    @invariant()
+    def in_order(self) -> None:
+        for line in (self.scheduler._running, self.scheduler._waiting):
+            urgencies = [request.urgency for request in line]
+            assert urgencies == sorted(urgencies)
+        running = {key for request in self.scheduler._running for key in request.keys[request.computed // PAGE_SIZE :]}
+        assert set(self.scheduler._underway._owners) <= running, "nobody waits for what nobody computes"
 
     @invariant()
     def pages_add_up(self) -> None:

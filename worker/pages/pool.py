@@ -11,7 +11,7 @@ A held page may be indexed too: others may share it as soon as its KV is compute
 
 from __future__ import annotations
 
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
@@ -103,6 +103,11 @@ class PagePool:
                     self._blank.append(page)
                 else:
                     self._cached[page] = None
+
+    def freed_by(self, holders: Iterable[Sequence[int]]) -> int:
+        """How many pages would be free if all these holders released theirs."""
+        counts = Counter(page for pages in holders for page in pages)
+        return sum(self._references[page] == count for page, count in counts.items())
 
     def store(self, page: int, key: BlockKey, parent: BlockKey, tokens: bytes) -> bool:
         """Indexes a held page whose KV is computed. A second page with the same key stays out: the first one counts.

@@ -18,6 +18,7 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     max_waiting: int
     vocab_size: int
     max_adapters: int = 0
+    aging_steps: int = 1000  # steps of waiting that outweigh one level of priority
 
     @property
     def watermark(self) -> int:

@@ -9,7 +9,7 @@ from collections.abc import Collection
 from ...core.blocks import BlockKey, chain_keys
 from ...core.constraints import TokenRules
 from ...core.sampling import SamplingParams
-from ..plan import NO_RULES, PlaceLogprobs
+from ..plan import NO_RULES, PlaceLogprobs, RowAdded
 from .adapters import BASE
 from .guide import Guide
 
@@ -20,7 +20,8 @@ class Request:
     """A sequence of known tokens, of which the KV of the first `computed` lies in `pages`.
 
     `tokens` are prompt, then output (delivered elsewhere or generated here). `keys` are the chained keys of its full
-    pages, `committed` of which have been offered to the index. A request without a row waits. One with `pooling` (of
+    pages, `committed` of which have been offered to the index. A request without a row waits, perhaps for the page of
+    key `waits_for`, which another one computes. The scheduler serves the least `urgency` first. One with `pooling` (of
     pooling.proto) is there for an embedding: it ends when all its tokens are computed. `adapter` is the number of
     the LoRA adapter that it runs with. `guide` is set before it is submitted, when a grammar holds its output.
     """
@@ -56,6 +57,8 @@ class Request:
         "stop_token_ids",
         "tokens",
         "uncached",
+        "urgency",
+        "waits_for",
     )
 
     def __init__(
@@ -112,11 +115,17 @@ class Request:
         self.first_output_sent = False
         self.prefill_end = len(tokens)
         self.uncached = 0
+        self.urgency = (priority, 0)
+        self.waits_for: BlockKey | None = None
 
     @property
     def output_tokens(self) -> int:
         """Output tokens so far, those delivered elsewhere included."""
         return len(self.tokens) - self.prompt_tokens
+
+    def outranks(self, other: Request) -> bool:
+        """Whether it may take the other one's place: it is of lower priority value, and that has not aged past it."""
+        return self.priority < other.priority and self.urgency < other.urgency
 
     def take_prompt_scores(self) -> PlaceLogprobs | None:
         """The log probabilities of its prompt, once: what it computes again after that it does not score again."""
@@ -151,3 +160,21 @@ class Request:
     def parent(self, page: int) -> BlockKey:
         """Key that the key of page number `page` is chained to."""
         return self.keys[page - 1] if page else self.root
+
+
+def row_added(request: Request, pages: list[int], slot: int) -> RowAdded:
+    """What the ranks are told of a request that starts to run with KV in `pages` and its adapter in `slot`."""
+    return RowAdded(
+        request.row,
+        request.tokens.tobytes(),
+        request.prompt_tokens,
+        request.computed,
+        pages,
+        request.sampling,
+        request.sequence,
+        request.rules,
+        request.logprobs,
+        request.prompt_logprobs,
+        request.pooling,
+        slot,
+    )

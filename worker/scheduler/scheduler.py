@@ -1,13 +1,14 @@
 """The scheduler: admission, the token budget, preemption, and what a step's result means.
 
-Requests are served in order of arrival and do not overtake, but for those that wait for a slot of their LoRA adapter.
-`_running` is in order of admission and `_waiting` in that of arrival, a preempted request ahead of it; the victim of a
-preemption is the latest that runs: so the oldest request always makes progress.
+Requests are served in order of urgency: by the step in which they arrived, with each level of priority worth
+`aging_steps` steps. So a lower value goes first, equals go by arrival, and nobody starves: those that arrive late
+enough come after it whatever their priority. `_running` and `_waiting` are in that order, which never changes. The
+victim of a preemption is always the last that runs, and the first that runs always makes progress.
 """
 
 from __future__ import annotations
 
-from collections import deque
+import itertools
 
 from ...core.errors import Overloaded
 from ...proto.headway.v1.sampling_pb2 import FINISH_REASON_EMBEDDED, FINISH_REASON_STOP, FINISH_REASON_UNSPECIFIED
@@ -16,10 +17,12 @@ from ..plan import PlaceLogprobs, RowAdded, StepPlan, StepResult
 from .adapters import BASE, AdapterSlots
 from .guiding import Crew, Guides
 from .limits import Limits
+from .line import Line
 from .outcome import Outcome, take_sample
-from .request import NO_ROW, Request
+from .request import NO_ROW, Request, row_added
 from .rows import Rows
 from .shares import Shares
+from .underway import Underway
 
 
 class Scheduler:
@@ -33,8 +36,10 @@ class Scheduler:
         self.preemptions = 0
         self.cached_tokens = 0
         self.uncached_tokens = 0
-        self._waiting: deque[Request] = deque()
-        self._running: list[Request] = []
+        self._waiting = Line()
+        self._running = Line()
+        self._underway = Underway()
+        self._arrivals = itertools.count()
         self._rows = Rows(limits.max_sequences)
         self._guides = Guides(crew)
         self._step = 0
@@ -62,7 +67,8 @@ class Scheduler:
             raise Overloaded(
                 f"{len(self._waiting)} requests wait already, and max_waiting is {self.limits.max_waiting}"
             )
-        self._waiting.append(request)
+        request.urgency = (self._step + request.priority * self.limits.aging_steps, next(self._arrivals))
+        self._waiting.add(request)
         hits = len(self._hits(request)) * self.pool.page_size
         self._set_uncached(request, len(request.tokens) - hits)
 
@@ -79,10 +85,14 @@ class Scheduler:
     def schedule(self) -> StepPlan:
         """The next plan. Without work to do it carries only what the ranks have not been told yet: a ping."""
         assert self._out is None, "a plan is out"
-        shares = Shares(self.limits.token_budget)
-        self._serve(shares, decoding=True)
-        self._serve(shares, decoding=False)
-        added = self._admit(shares)
+        due = [request for request in self._running if request.remaining == 1 and not request.sits_out]
+        shares = Shares(self.limits.token_budget, due)
+        added: list[RowAdded] = []
+        for request in tuple(self._running):
+            if self._waiting and self._waiting[0].outranks(request):
+                self._admit(shares, added, ahead_of=request)
+            self._serve(request, shares)
+        self._admit(shares, added)
         freed, appended = self._rows.drain()
         self._out = shares
         self._step += 1
@@ -105,7 +115,9 @@ class Scheduler:
         self._idle = not len(shares)
         outcomes = []
         for request, share in shares.items():
+            page = request.computed // self.pool.page_size
             request.computed += share.tokens
+            self._underway.end(request, page, request.computed // self.pool.page_size)
             self._set_uncached(request, max(0, request.prefill_end - request.computed))
             self._commit(request)
             if request.row in prompts:
@@ -138,83 +150,110 @@ class Scheduler:
             self._guides.push(request, token)
         return outcome
 
-    def _serve(self, shares: Shares, *, decoding: bool) -> None:
-        """Gives running requests their tokens: one each to those that decode, or what is left to those that do not."""
-        for request in tuple(self._running):
-            if request.row == NO_ROW or (request.remaining == 1) is not decoding or not shares.budget:
-                continue
-            if request.sits_out:
-                continue
-            count = min(request.remaining, shares.budget)
-            room = len(request.pages) * self.pool.page_size - request.computed
-            while room == 0 and not self.pool.free_pages and request.row != NO_ROW:
-                self._preempt(self._running[-1], shares)
-            if request.row == NO_ROW:
-                continue
-            count = min(count, room + self.pool.free_pages * self.pool.page_size)
-            shares.give(request, count, self._grow(request, count))
+    def _serve(self, request: Request, shares: Shares) -> None:
+        """Gives a running request its tokens: one when it decodes, or what is left. The last ones give way to it."""
+        if request.row == NO_ROW or request in shares or request.sits_out or not (count := shares.allowance(request)):
+            return
+        room = len(request.pages) * self.pool.page_size - request.computed
+        while room == 0 and not self.pool.free_pages and request.row != NO_ROW:
+            self._preempt(self._running[-1], shares)
+        if request.row == NO_ROW:
+            return
+        count = min(count, room + self.pool.free_pages * self.pool.page_size)
+        shares.give(request, count, self._grow(request, count))
 
-    def _admit(self, shares: Shares) -> list[RowAdded]:
-        """Takes waiting requests into the batch, in order, as long as budget, rows and pages last."""
-        # With budget left, whoever runs has pages for all its tokens, or none is free: no page is promised to anybody.
-        added = []
-        while shares.budget and self._rows.available and (request := self._next()) is not None:
-            spare = self.limits.watermark if self._running else 0
-            available = self.pool.free_pages - spare
-            if self._blocked(request, available) or request.sits_out:
-                break
+    def _admit(self, shares: Shares, added: list[RowAdded], ahead_of: Request | None = None) -> None:
+        """Takes waiting requests into the batch, in order, as long as budget, rows and pages last.
+
+        Those that outrank `ahead_of` go before it, and may take rows and pages of running ones that they outrank.
+        """
+        # Without `ahead_of` and with budget left, whoever runs has pages for all its tokens, or none is free: no page
+        # is promised to anybody.
+        # A request whose adapter finds no slot lets those without an adapter pass, and no others: they would keep the
+        # slots from it.
+        at, held_up = 0, False
+        while at < len(self._waiting) and shares.spare > 0:
+            request = self._waiting[at]
+            if ahead_of is not None and not request.outranks(ahead_of):
+                return
+            if request.adapter != BASE and (held_up or not self.adapters.available(request.adapter)):
+                held_up = True
+                at += 1
+                continue
+            if request.sits_out or request.waits_for in self._underway:
+                at += 1
+                continue
+            victims = self._victims(request, shares)
+            if not (self._rows.available or victims) or self._blocked(request, victims):
+                return
             hits = self._hits(request)
-            self.pool.share(hits)
-            missing = self.pool.pages_for(len(request.tokens)) - len(hits)
-            if missing + spare > self.pool.free_pages:
-                self.pool.release(hits)
-                self._blocked_at = (request, available)
-                break
-            self._blocked_at = None
+            if self._wait_for_prefix(request, len(hits)):
+                at += 1
+                continue
+            if not self._make_room(request, hits, victims, shares):
+                return
             self._waiting.remove(request)
-            slot = self._enter(request, hits)
-            added.append(
-                RowAdded(
-                    request.row,
-                    request.tokens.tobytes(),
-                    request.prompt_tokens,
-                    request.computed,
-                    hits,
-                    request.sampling,
-                    request.sequence,
-                    request.rules,
-                    request.logprobs,
-                    request.prompt_logprobs,
-                    pooling=request.pooling,
-                    adapter=slot,
-                )
-            )
-            count = min(request.remaining, shares.budget)
+            added.append(self._enter(request, hits))
+            count = shares.allowance(request)
             shares.give(request, count, self._grow(request, count))
-        return added
 
-    def _next(self) -> Request | None:
-        """Who is to enter next: the first that waits, but for one whose adapter finds no slot. That one lets requests
-        without an adapter pass, and no others: they would keep the slots from it."""
-        held_up = False
-        for request in self._waiting:
-            if request.adapter == BASE or not (held_up or not self.adapters.available(request.adapter)):
-                return request
-            held_up = True
-        return None
+    def _wait_for_prefix(self, request: Request, hits: int) -> bool:
+        """Whether a running request computes pages that this one can share as soon as they are there.
 
-    def _blocked(self, request: Request, available: int) -> bool:
+        It then waits for the last of them, and those behind it go on.
+        """
+        if not self._reads_cache(request):
+            return False
+        end = self._underway.reach(request.keys, hits, (len(request.tokens) - 1) // self.pool.page_size)
+        if end == hits:
+            return False
+        request.waits_for = request.keys[end - 1]
+        self._set_uncached(request, len(request.tokens) - end * self.pool.page_size)
+        return True
+
+    def _victims(self, request: Request, shares: Shares) -> list[Request]:
+        """Running requests that would give way to this one, the last first."""
+        return list(
+            itertools.takewhile(lambda other: request.outranks(other) and other not in shares, reversed(self._running))
+        )
+
+    def _make_room(self, request: Request, hits: list[int], victims: list[Request], shares: Shares) -> bool:
+        """Holds `hits` and sees to a row and to pages for the rest of its tokens; without success all is as before."""
+        available = self._available(victims)
+        self.pool.share(hits)
+        missing = self.pool.pages_for(len(request.tokens)) - len(hits)
+        if missing <= self.pool.free_pages + self.pool.freed_by(victim.pages for victim in victims):
+            while victims and not self._fits(missing):
+                self._preempt(victims.pop(0), shares)
+            if self._fits(missing):
+                self._blocked_at = None
+                return True
+        self.pool.release(hits)
+        self._blocked_at = (request, available)
+        return False
+
+    def _fits(self, pages: int) -> bool:
+        return bool(self._rows.available) and pages + self._spare_pages <= self.pool.free_pages
+
+    @property
+    def _spare_pages(self) -> int:
+        return self.limits.watermark if self._running else 0
+
+    def _available(self, victims: list[Request]) -> int:
+        return self.pool.free_pages - self._spare_pages + sum(len(victim.pages) for victim in victims)
+
+    def _blocked(self, request: Request, victims: list[Request]) -> bool:
         """Whether it did not fit before and no page has come free since: its prefix is then not walked again."""
         return (
             bool(self._running)
             and self._blocked_at is not None
             and self._blocked_at[0] is request
-            and available <= self._blocked_at[1]
+            and self._available(victims) <= self._blocked_at[1]
         )
 
-    def _enter(self, request: Request, hits: list[int]) -> int:
-        """Gives the request a row, and returns the slot of its adapter."""
+    def _enter(self, request: Request, hits: list[int]) -> RowAdded:
         request.row = self._rows.take()
+        request.waits_for = None
         request.prompt_scores = []
         request.pages = list(hits)
         request.computed = len(hits) * self.pool.page_size
@@ -223,16 +262,20 @@ class Scheduler:
         if request.cached_tokens is None:
             request.cached_tokens = min(request.computed, request.prompt_tokens)
             self.cached_tokens += request.cached_tokens
-        self._running.append(request)
+        self._running.add(request)
+        self._underway.begin(request, self.pool.page_size)
         self._set_uncached(request, request.remaining)
-        return self.adapters.enter(request.adapter)
+        return row_added(request, hits, self.adapters.enter(request.adapter))
+
+    @staticmethod
+    def _reads_cache(request: Request) -> bool:
+        """A prompt whose log probabilities are wanted has to be computed."""
+        return not request.cache_bypass and request.prompt_logprobs < 0
 
     def _hits(self, request: Request) -> list[int]:
         """Cached pages of its prefix. The last known token is always computed: its logits are what is sampled from."""
-        if request.cache_bypass or request.prompt_logprobs >= 0:
-            return []
         limit = (len(request.tokens) - 1) // self.pool.page_size
-        if not limit or not self.pool.has(request.keys[0]):
+        if not limit or not self._reads_cache(request) or not self.pool.has(request.keys[0]):
             return []
         return self.pool.match(request.root, request.keys, request.tokens.tobytes(), limit)
 
@@ -252,18 +295,18 @@ class Scheduler:
             request.committed = page + 1
 
     def _preempt(self, victim: Request, shares: Shares) -> None:
-        """Sends a running request back to the head of the queue; it keeps its tokens and computes their KV again."""
-        # Only the latest running request can be short of more than one token: it got what all others had left. So the
-        # victim, which is later than whoever needs its pages, has not been served in this step.
-        assert victim not in shares
+        """Sends a running request back to its place in the queue; it keeps its tokens and computes their KV again."""
+        # Whoever was served in this step is more urgent than whoever needs pages now, and the victim is not.
+        shares.drop(victim)
         self._retire(victim)
         victim.preemptions += 1
         self.preemptions += 1
-        self._waiting.appendleft(victim)
+        self._waiting.add(victim)
         self._set_uncached(victim, len(victim.tokens))
 
     def _retire(self, request: Request) -> None:
         self._running.remove(request)
+        self._underway.end(request, request.computed // self.pool.page_size, len(request.keys))
         self._rows.free(request.row)
         self.adapters.leave(request.adapter)
         self.pool.release(request.pages)

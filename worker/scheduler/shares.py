@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 from ..plan import RowWork
@@ -19,15 +19,34 @@ class Share(NamedTuple):
 
 
 class Shares:
-    """The step's work in plan order, with what is left of the budget."""
+    """The step's work in plan order, with what is left of the budget.
 
-    def __init__(self, budget: int) -> None:
+    One token each is set aside for the requests that are `due`: those that decode.
+    """
+
+    def __init__(self, budget: int, due: Iterable[Request]) -> None:
         self.budget = budget
+        self._due = set(due)
         self._shares: dict[Request, Share] = {}
+
+    @property
+    def spare(self) -> int:
+        """What is left of the budget for requests that are not due."""
+        return self.budget - len(self._due)
+
+    def allowance(self, request: Request) -> int:
+        """How many tokens a request may have computed."""
+        return 1 if request in self._due else min(request.remaining, self.spare)
+
+    def drop(self, request: Request) -> None:
+        """A request gets nothing in this step."""
+        assert request not in self._shares
+        self._due.discard(request)
 
     def give(self, request: Request, count: int, new_pages: list[int]) -> None:
         assert 0 < count <= min(self.budget, request.remaining)
         self.budget -= count
+        self._due.discard(request)
         last = count == request.remaining
         self._shares[request] = Share(count, new_pages, last and not request.pooling, last and bool(request.pooling))
 
