@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterable
+from typing import Any
 
 from headway.core.errors import AlreadyExists, HeadwayError, NotFound
 from headway.core.sampling import SamplingParams
@@ -58,6 +59,7 @@ def chunk(
     finish: sampling_pb2.FinishReason = sampling_pb2.FINISH_REASON_UNSPECIFIED,
     stop_id: int | None = None,
     cached: int = 0,
+    **more: Any,
 ) -> TokenChunk:
     return TokenChunk(
         token_ids=list(token_ids),
@@ -65,6 +67,7 @@ def chunk(
         cached_tokens=cached,
         finish_reason=finish,
         stop_token_id=stop_id,
+        **more,
     )
 
 
@@ -81,14 +84,15 @@ class ScriptedDispatcher:
             [100 + index % 200 for index in range(request.max_new_tokens)], sampling_pb2.FINISH_REASON_LENGTH
         )
         self.requests: list[EngineRequest] = []
-        self.live: dict[str, asyncio.Event] = {}
+        self.live: dict[tuple[str, int], asyncio.Event] = {}
         self.closed_early: list[str] = []
 
     async def stream(self, request: EngineRequest) -> AsyncIterator[TokenChunk]:
-        if request.request_id in self.live:
+        key = request.request_id, request.sequence
+        if key in self.live:
             raise AlreadyExists(f"request {request.request_id} is running", field="request_id")
         self.requests.append(request)
-        aborted = self.live[request.request_id] = asyncio.Event()
+        aborted = self.live[key] = asyncio.Event()
         ended = False
         try:
             for step in self.script(request):
@@ -107,15 +111,15 @@ class ScriptedDispatcher:
                 if isinstance(step, TokenChunk):
                     yield step
         finally:
-            del self.live[request.request_id]
+            del self.live[key]
             if not ended:
                 self.closed_early.append(request.request_id)
 
     def abort(self, request_id: str) -> bool:
-        if request_id not in self.live:
-            return False
-        self.live[request_id].set()
-        return True
+        found = [aborted for (name, _), aborted in self.live.items() if name == request_id]
+        for aborted in found:
+            aborted.set()
+        return bool(found)
 
     async def settled(self) -> None:
         """Returns when nothing runs any more."""

@@ -32,6 +32,7 @@ class Fronts:
     observer: RecordingObserver
     channel: grpc.aio.Channel
     stub: inference_pb2_grpc.InferenceServiceAsyncStub
+    grpc_address: str
     url: str
     """Of the HTTP front, without a slash at its end."""
 
@@ -52,7 +53,9 @@ async def serve() -> AsyncIterator[Fronts]:
     channel = grpc.aio.insecure_channel(f"127.0.0.1:{port}", options=servers.CHANNEL_OPTIONS)
     stub: Any = inference_pb2_grpc.InferenceServiceStub(channel)
     try:
-        yield Fronts(catalogue, dispatcher, observer, channel, stub, f"http://127.0.0.1:{http_port}")
+        yield Fronts(
+            catalogue, dispatcher, observer, channel, stub, f"127.0.0.1:{port}", f"http://127.0.0.1:{http_port}"
+        )
     finally:
         await channel.close(None)
         http_server.should_exit = True
