@@ -7,6 +7,7 @@ tokens of an undisturbed run (`expected_tokens`) whatever happens on the way.
 from __future__ import annotations
 
 import asyncio
+import struct
 import zlib
 from collections.abc import AsyncIterator, Sequence
 from contextlib import suppress
@@ -22,6 +23,7 @@ from headway.proto.headway.v1.engine_pb2_grpc import EngineServiceServicer, add_
 
 SERVICE = "headway.v1.EngineService"
 PAGE_SIZE = 4
+EMBEDDING_SIZE = 6
 
 
 def token_at(prompt: Sequence[int], seed: int, position: int, sequence: int = 0) -> int:
@@ -45,6 +47,20 @@ def logprobs_of(token_ids: Sequence[int], alternatives: int) -> engine_pb2.Logpr
         message.token_ids.extend(entries)
         message.values.extend(map(logprob_of, entries))
     return message
+
+
+def embedding_values(token_ids: Sequence[int], pooling: int) -> list[float]:
+    """As floats of 32 bits hold them, too."""
+    return [zlib.crc32(repr((list(token_ids), pooling, at)).encode()) % 64 / 16 for at in range(EMBEDDING_SIZE)]
+
+
+def embedding_output(submit: engine_pb2.Submit, cached_tokens: int) -> engine_pb2.StepOutput:
+    return engine_pb2.StepOutput(
+        id=submit.id,
+        finish_reason=sampling_pb2.FINISH_REASON_EMBEDDED,
+        embedding=struct.pack(f"<{EMBEDDING_SIZE}f", *embedding_values(submit.token_ids, submit.pooling)),
+        cached_tokens=cached_tokens,
+    )
 
 
 @dataclass
@@ -198,6 +214,7 @@ class ScriptedEngine(EngineServiceServicer):
             default_sampling=sampling_pb2.Sampling(temperature=0.5),
             max_sequences=8,
             max_waiting=16,
+            embedding_size=EMBEDDING_SIZE,
         )
 
     async def GetTextAssets(self, request: Any, context: Any) -> engine_pb2.GetTextAssetsResponse:
@@ -254,6 +271,10 @@ class ScriptedEngine(EngineServiceServicer):
         outputs = []
         for row in list(stream.rows.values()):
             submit = row.submit
+            if submit.pooling:
+                outputs.append(embedding_output(submit, self.cached_tokens))
+                del stream.rows[submit.id]
+                continue
             prompt = submit.token_ids[: len(submit.token_ids) - submit.delivered]
             output = engine_pb2.StepOutput(id=submit.id)
             token_id = token_at(prompt, submit.sampling.seed, row.position, submit.sequence)
