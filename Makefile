@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 export OMP_NUM_THREADS ?= 1
 export OMP_WAIT_POLICY ?= PASSIVE
 
-.PHONY: help install install-dev dashboard up down test lint types format bench proto demo-model pins clean
+.PHONY: help install install-dev dashboard up down test lint types format bench proto models-doc demo-model pins clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -56,6 +56,9 @@ bench: dashboard ## Measure the demo model on a fresh local cluster (docs/perfor
 
 proto: install-dev ## Generate the stubs from the .proto files
 	@$(BIN)/python -m headway.proto.generate
+
+models-doc: install-dev ## Write docs/models.md from the table of architectures and the cases of its tests
+	@$(BIN)/python -m tools.models_doc
 
 demo-model: install-dev ## Train the demo model and its draft again (ARGS="--minutes 60")
 	@$(BIN)/python -m tools.demo_model $(ARGS)

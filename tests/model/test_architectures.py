@@ -11,15 +11,11 @@ import pytest
 from rank_group import PAGE_SIZE, RankGroup
 from script import Script
 from tiny_llamas import VOCAB, Oracle
-from tiny_models import MODELS
+from tiny_models import CHUNKS, FOUR_RANKS, LOGITS_TOLERANCE, MODELS, NEW_TOKENS, PROMPTS
 
 from headway.core.errors import ConfigError
 from headway.core.specs import EngineSpec
 
-# Both compute in float32, in different orders of summation; logits are of order 1 to 10.
-LOGITS_TOLERANCE = 1e-4
-NEW_TOKENS = 8
-SIZES = (1, 5, 17, 40)  # windows are 11 and pages 8 tokens
 LONG = "phi3-long"
 
 
@@ -34,7 +30,7 @@ def logits(oracle: Callable[[str], Oracle]) -> Callable[[str, tuple[int, ...]], 
     return get
 
 
-def run(group: RankGroup, model: Path, chunk: int, sizes: tuple[int, ...] = SIZES, limit: int = 0) -> Script:
+def run(group: RankGroup, model: Path, chunk: int, sizes: tuple[int, ...] = PROMPTS, limit: int = 0) -> Script:
     """Greedy rows of random prompts: the longer they are, the later they begin to decode beside the others."""
     group.load(model, engine=EngineSpec(page_size=PAGE_SIZE, max_context_tokens=limit))
     draw = np.random.default_rng(7)
@@ -55,7 +51,7 @@ def check(script: Script, expected_of: Callable[[tuple[int, ...]], np.ndarray]) 
     assert len({token for row in script.rows.values() for token in row.output}) > 2 * len(script.rows)
 
 
-@pytest.mark.parametrize("chunk", [1000, 13, 3])
+@pytest.mark.parametrize("chunk", CHUNKS)
 @pytest.mark.parametrize("name", [name for name in MODELS if name != LONG])
 def test_one_rank(
     name: str,
@@ -79,7 +75,7 @@ def test_two_ranks(
     check(run(group_of(*shape), checkpoint(name), 13), lambda tokens: logits(name, tokens))
 
 
-@pytest.mark.parametrize("name", ["gemma2", "gemma3", "phi3"])
+@pytest.mark.parametrize("name", FOUR_RANKS)
 def test_four_ranks(
     name: str,
     group_of: Callable[[int, int], RankGroup],

@@ -44,6 +44,7 @@ def read_scaling(section: Fields, theta: float, dims: int, context: int, origina
 
 
 def _plain(section: Fields, theta: float, dims: int, original: int, context: int) -> Rope:
+    """No scaling."""
     return Rope(theta=theta, dims=dims)
 
 
@@ -55,10 +56,12 @@ def _dynamic(section: Fields, theta: float, dims: int, original: int, context: i
 
 
 def _linear(section: Fields, theta: float, dims: int, original: int, context: int) -> Rope:
+    """All waves `factor` times as long: position interpolation."""
     return LinearRope(theta=theta, dims=dims, factor=section.number("factor"))
 
 
 def _llama3(section: Fields, theta: float, dims: int, original: int, context: int) -> Rope:
+    """Long waves stretched, short ones kept, those between blended: Llama 3.1."""
     low, high = section.number("low_freq_factor"), section.number("high_freq_factor")
     if low >= high:
         raise section.refuse("low_freq_factor", f"= {low:g} must be below high_freq_factor = {high:g}")
@@ -67,6 +70,7 @@ def _llama3(section: Fields, theta: float, dims: int, original: int, context: in
 
 
 def _yarn(section: Fields, theta: float, dims: int, original: int, context: int) -> Rope:
+    """YaRN, with `attention_factor`, `mscale`, `beta_fast`, `beta_slow` and `truncate`."""
     original = section.count("original_max_position_embeddings", original)
     factor = section.number("factor", context / original)
     above, below = section.number_or_none("mscale"), section.number_or_none("mscale_all_dim")
@@ -88,6 +92,7 @@ def _mscale(factor: float, weight: float) -> float:
 
 
 def _longrope(section: Fields, theta: float, dims: int, original: int, context: int) -> Rope:
+    """LongRoPE: a factor for each frequency, short or long; also under its older name."""
     original = section.count("original_max_position_embeddings", original)
     factor = section.number("factor", context / original)
     usual = 1.0 if factor <= 1 else math.sqrt(1 + math.log(factor) / math.log(original))

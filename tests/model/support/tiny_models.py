@@ -25,6 +25,15 @@ LONGROPE = {
     "long_factor": [1.0, 2.0, 3.0, 5.0, 7.0, 9.0],
 }
 WINDOW = 11
+
+# How they are compared with transformers in test_architectures.py. Both compute in float32, in different orders of
+# summation; logits are of order 1 to 10.
+LOGITS_TOLERANCE = 1e-4
+NEW_TOKENS = 8
+PROMPTS = (1, 5, 17, 40)  # tokens; windows are 11 and pages 8 tokens
+CHUNKS = (1000, 13, 3)  # the most tokens of a prompt in one step, on one rank; 13 on several
+FOUR_RANKS = ("gemma2", "gemma3", "phi3")  # on tp 2 x pp 2, too
+
 # Name: transformers' class, its configuration's, and what differs from a model of 4 layers with 4 heads and 2 KV heads.
 MODELS: dict[str, tuple[str, str, dict[str, Any]]] = {
     "llama-yarn": ("LlamaForCausalLM", "LlamaConfig", {"rope_parameters": YARN}),

@@ -20,7 +20,7 @@ class Gemma2Config(GemmaConfig, frozen=True, kw_only=True):
 
 
 class Gemma2(Gemma[Gemma2Config]):
-    """Gemma2ForCausalLM."""
+    """Gemma 2."""
 
     @staticmethod
     def read_config(fields: Fields) -> Gemma2Config:

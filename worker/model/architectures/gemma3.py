@@ -31,7 +31,7 @@ def read_ropes(fields: Fields, shape: Shape) -> tuple[Rope, Rope]:
 
 
 class Gemma3(Gemma[GemmaConfig]):
-    """Gemma3ForCausalLM."""
+    """Gemma 3 270M and 1B, and others published without the image tower."""
 
     @staticmethod
     def read_config(fields: Fields) -> GemmaConfig:

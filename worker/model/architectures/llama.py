@@ -22,7 +22,7 @@ class LlamaConfig(ModelConfig, frozen=True, kw_only=True):
 
 
 class Llama(Decoder[LlamaConfig]):
-    """LlamaForCausalLM."""
+    """Llama 1 to 3.3 without images, and the many models that are published under its architecture."""
 
     @staticmethod
     def read_config(fields: Fields) -> LlamaConfig:

@@ -15,7 +15,7 @@ from ..weights import WeightReader
 
 
 class Mistral(Decoder[ModelConfig]):
-    """MistralForCausalLM."""
+    """Mistral 7B, NeMo, Small and Large without images."""
 
     @staticmethod
     def read_config(fields: Fields) -> ModelConfig:

@@ -16,7 +16,7 @@ from ..weights import WeightReader
 
 
 class Phi3(Decoder[ModelConfig]):
-    """Phi3ForCausalLM."""
+    """Phi-3 and Phi-3.5 mini and medium, Phi-4, Phi-4-mini."""
 
     @staticmethod
     def read_config(fields: Fields) -> ModelConfig:

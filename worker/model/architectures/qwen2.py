@@ -26,7 +26,7 @@ def read_qwen_windows(fields: Fields, shape: Shape) -> list[int | None]:
 
 
 class Qwen2(Decoder[ModelConfig]):
-    """Qwen2ForCausalLM."""
+    """Qwen2, Qwen2.5, QwQ, DeepSeek-R1-Distill-Qwen."""
 
     @staticmethod
     def read_config(fields: Fields) -> ModelConfig:

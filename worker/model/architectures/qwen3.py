@@ -22,7 +22,7 @@ class Qwen3Config(ModelConfig, frozen=True, kw_only=True):
 
 
 class Qwen3(Decoder[Qwen3Config]):
-    """Qwen3ForCausalLM."""
+    """Qwen3, dense."""
 
     @staticmethod
     def read_config(fields: Fields) -> Qwen3Config:
