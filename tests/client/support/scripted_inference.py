@@ -94,6 +94,7 @@ class ScriptedInference(inference_pb2_grpc.InferenceServiceServicer):
         self.unary_errors: list[HeadwayError] = []
         self.requests: list[pb.GenerateRequest] = []
         self.chats: list[pb.ChatRequest] = []
+        self.embeds: list[pb.EmbedRequest] = []
         self.seconds_left: list[float | None] = []
         self.started, self.cancelled = threading.Event(), threading.Event()
         self.models = [self._model(MODEL)]
@@ -145,6 +146,21 @@ class ScriptedInference(inference_pb2_grpc.InferenceServiceServicer):
     def _unary(self) -> None:
         if self.unary_errors:
             raise self.unary_errors.pop(0)
+
+    async def Embed(self, request: pb.EmbedRequest, context: Any) -> pb.EmbedResponse:
+        """Two values an input: how many tokens it has, and its place."""
+        self._unary()
+        self.embeds.append(request)
+        counts = [len(one.token_ids.ids) or len(one.text.encode()) for one in request.inputs]
+        embeddings = [pb.Embedding(values=[count, index]) for index, count in enumerate(counts)]
+        usage = pb.Usage(prompt_tokens=sum(counts), timing=pb.Timing(total=duration(0.02)))
+        return pb.EmbedResponse(
+            request_id=request.request_id or "made-by-server",
+            model=MODEL,
+            model_revision="r1",
+            embeddings=embeddings,
+            usage=usage,
+        )
 
     async def Tokenize(self, request: pb.TokenizeRequest, context: Any) -> pb.TokenizeResponse:
         self._unary()
