@@ -242,7 +242,9 @@ async def test_whoever_leaves_runs_out_of_time_or_is_aborted_keeps_nothing(
     with pytest.raises(Cancelled):
         await aborted
     errors = [record.error for record in fronts.observer.ended_records]
-    assert sorted(errors) == ["ALREADY_EXISTS", "CANCELLED", "CANCELLED", "CANCELLED", "DEADLINE_EXCEEDED"]
+    timed_out = errors.pop(2)
+    assert timed_out in ("DEADLINE_EXCEEDED", "CANCELLED"), "the client's clock and ours run to the same moment"
+    assert errors == ["CANCELLED", "CANCELLED", "ALREADY_EXISTS", "CANCELLED"]
 
 
 async def test_the_first_failure_ends_the_other_inputs(fronts: Fronts, headway: AsyncHeadway) -> None:
