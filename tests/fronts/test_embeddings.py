@@ -19,6 +19,7 @@ from headway.proto.headway.v1 import inference_pb2 as pb
 from headway.proto.headway.v1 import sampling_pb2
 from headway.proto.headway.v1.pooling_pb2 import POOLING_LAST, POOLING_MEAN
 from headway.router import embedding
+from headway.router.fronts.openai.embeddings import send_embeddings
 from headway.router.types import EngineRequest
 from headway.router.validation import limits
 from headway.tests.fronts.support.scripted_replicas import Step, chunk, demo_model
@@ -288,3 +289,27 @@ async def test_values_that_json_cannot_say(fronts: Fronts, http: httpx.AsyncClie
     assert zeros.json()["data"][0]["embedding"] == [0.0] * SIZE
     reply = await http.post("/v1/embeddings", json={"input": ["x", "y"]})
     assert (reply.status_code, reply.json()["error"]["code"]) == (500, "INTERNAL")
+
+
+async def test_others_get_their_turn_between_two_vectors_of_an_answer() -> None:
+    """Also when the connection takes everything at once."""
+    turns, ended = 0, asyncio.Event()
+    found = embedding.Embedded(
+        request_id="r", model="m", model_revision="v", vectors=[bytes(4 * SIZE)] * 50, prompt_tokens=50,
+        cached_tokens=0, first_s=0.0, total_s=0.0, migrations=0, preemptions=0,
+    )  # fmt: skip
+
+    async def other() -> None:
+        nonlocal turns
+        while not ended.is_set():
+            turns += 1
+            await asyncio.sleep(0)
+
+    async def send(message: Any) -> None:
+        if message.get("more_body") is None and message["type"] == "http.response.body":
+            ended.set()
+
+    beside = asyncio.ensure_future(other())
+    await send_embeddings(send, found, False, [])
+    await beside
+    assert turns >= 50

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 
 import msgspec
@@ -40,10 +41,10 @@ class EmbeddingsEndpoint:
         except Exception as error:
             await send_error(send, error, headers)
             return
-        await _send(send, found, packed, headers)
+        await send_embeddings(send, found, packed, headers)
 
 
-async def _send(send: Send, found: Embedded, packed: bool, headers: Headers) -> None:
+async def send_embeddings(send: Send, found: Embedded, packed: bool, headers: Headers) -> None:
     """The answer in pieces, one vector each: a long list as one piece would hold the event loop for seconds."""
     kind = (b"content-type", b"application/json")
     await send({"type": "http.response.start", "status": 200, "headers": [kind, *headers]})
@@ -52,6 +53,7 @@ async def _send(send: Send, found: Embedded, packed: bool, headers: Headers) -> 
         item = {"object": "embedding", "index": index, "embedding": _shown(vector, packed)}
         await send({"type": "http.response.body", "body": before + msgspec.json.encode(item), "more_body": True})
         before = b","
+        await asyncio.sleep(0)  # sending alone need not wait
     usage = {
         "prompt_tokens": found.prompt_tokens,
         "total_tokens": found.prompt_tokens,
