@@ -112,7 +112,7 @@ class ServiceThread:
             await self._set_serving(False)
         if self._servicer.engine is not None:
             self._servicer.engine.hub.close()
-            self._servicer.engine.grammars.close()
+            await self._servicer.engine.grammars.close()
         if self._server is not None:
             await self._server.stop(grace_s)
 

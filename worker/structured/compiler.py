@@ -86,11 +86,11 @@ class GrammarCompiler:
             raise InvalidRequest(f"{field}: nothing can follow the {len(delivered)} tokens delivered", field=field)
         return guide
 
-    def close(self) -> None:
+    async def close(self) -> None:
         """Ends the sandboxes."""
         self._threads.shutdown(wait=False, cancel_futures=True)
         if self._sandboxes is not None:
-            self._sandboxes.close()
+            await self._sandboxes.close()
 
     async def _compiled(self, grammar: Grammar) -> Compiled | Refusal:
         """From the cache, or compiled once for all who wait for it. What is refused is remembered, too."""

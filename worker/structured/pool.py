@@ -15,7 +15,7 @@ from .limits import COMPILE_S
 from .sandbox import LENGTH, Job, Setup, Verdict, frame
 
 SANDBOXES = 2
-MAX_WAITING = 128
+MAX_WAITING = 256
 START_S = 60.0
 
 
@@ -26,6 +26,7 @@ class SandboxPool:
         self._setup = setup
         self._idle: list[Process] = []
         self._all: set[Process] = set()
+        self._ends: set[asyncio.Task[int]] = set()
         self._free = asyncio.Semaphore(SANDBOXES)
         self._waiting = 0
 
@@ -40,10 +41,11 @@ class SandboxPool:
         finally:
             self._waiting -= 1
 
-    def close(self) -> None:
-        """Ends all processes at once."""
+    async def close(self) -> None:
+        """Ends all processes, and returns when they are gone."""
         for process in list(self._all):
             self._end(process)
+        await asyncio.gather(*self._ends)
 
     async def _try(self, grammar: Grammar) -> Verdict:
         process = self._idle.pop() if self._idle else await self._start()
@@ -77,6 +79,11 @@ class SandboxPool:
         self._all.discard(process)
         with suppress(ProcessLookupError):
             process.kill()
+        assert process.stdin is not None
+        process.stdin.close()
+        end = asyncio.create_task(process.wait())
+        self._ends.add(end)
+        end.add_done_callback(self._ends.discard)
 
 
 async def _ask(process: Process, message: msgspec.Struct) -> Verdict:

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import json
-from typing import Any
 
 from llguidance import LLMatcher, grammar_from
 
 from ...core.constraints import Grammar
-from .limits import MAX_DEPTH
+from .schema import prepared
 
 # White space that people and models write, without the endless kind that a model may fall into.
 WHITESPACE = r"[ ]?|\n[ \t]{0,32}"
@@ -33,39 +32,23 @@ def to_source(grammar: Grammar) -> str:
 
 def _json_schema(text: str) -> str:
     try:
-        schema = json.loads(text)
+        schema = json.loads(text, parse_constant=_no_constant)
     except (ValueError, RecursionError) as error:
         raise ValueError(f"not JSON: {error}") from None
     if isinstance(schema, bool):
-        text = "{}" if schema else '{"anyOf": []}'
+        schema = {} if schema else {"anyOf": []}
     elif not isinstance(schema, dict):
         raise ValueError("a JSON schema is an object, true or false")
-    _check(schema, 0)
     # Whoever asks for it may have other white space, but nothing of a schema is ignored.
     return LLMatcher.grammar_from_json_schema(
-        text, defaults={"whitespace_pattern": WHITESPACE}, overrides={"lenient": False, "coerce_one_of": False}
+        json.dumps(prepared(schema)),
+        defaults={"whitespace_pattern": WHITESPACE},
+        overrides={"lenient": False, "coerce_one_of": False},
     )
 
 
-def _check(node: Any, depth: int) -> None:
-    """Raises ValueError for what the matcher would take and not enforce."""
-    if depth > MAX_DEPTH:
-        raise ValueError(f"nested more than {MAX_DEPTH} deep")
-    if isinstance(node, list):
-        for item in node:
-            _check(item, depth + 1)
-    elif isinstance(node, dict):
-        _check_properties(node)
-        for item in node.values():
-            _check(item, depth + 1)
-
-
-def _check_properties(schema: dict[str, Any]) -> None:
-    # Names that are not listed may come twice, and then count once.
-    least, listed = schema.get("minProperties"), schema.get("properties")
-    named = len(listed) if isinstance(listed, dict) else 0
-    if isinstance(least, int) and least > max(1, named) and schema.get("additionalProperties") is not False:
-        raise ValueError(f"minProperties = {least} cannot be enforced above the {named} names in properties")
+def _no_constant(name: str) -> None:
+    raise ValueError(f"{name} is no JSON number")
 
 
 def _ebnf(text: str) -> str:
