@@ -8,13 +8,14 @@ from __future__ import annotations
 import asyncio
 import itertools
 import time
+from collections import deque
 from collections.abc import Callable, Iterator
 from queue import SimpleQueue
 
 from ...core.blocks import join_keys
 from ...core.errors import Stale
 from ...proto.headway.v1 import engine_pb2
-from ..engine import Command, Figures, Leave, StepReport
+from ..engine import Command, Figures, Leave, StepReport, Submit
 from .changes import ChangeLog
 from .messages import event_messages, load_message
 from .outbox import Outbox
@@ -24,13 +25,15 @@ SNAPSHOT_KEYS = 16_384
 
 
 class Session:
-    """One router's stream. `number` is what the engine knows it by; `compiling` are the grammars of its requests."""
+    """One router's stream. `number` is what the engine knows it by; `compiling` are the grammars of its requests,
+    `unreported` those that were handed to the engine and that no report counts yet, in order."""
 
     def __init__(self, number: int, router_id: str) -> None:
         self.number = number
         self.router_id = router_id
         self.outbox = Outbox()
         self.compiling: dict[int, asyncio.Task[None]] = {}
+        self.unreported: deque[int] = deque()
         self.last_submit = 0
         self.ended = False
 
@@ -54,13 +57,23 @@ class Hub:
 
     @property
     def unfinished(self) -> int:
-        """Requests that run or wait, as of the last report."""
-        return self._figures.running + self._figures.waiting
+        """Requests that run or wait, those among them which the engine has not told of yet."""
+        return self._reported + sum(len(session.unreported) for session in self._sessions.values())
 
     @property
     def drained(self) -> bool:
         """Whether nothing runs or waits, and nothing will: what was taken before the drain began is counted by then."""
-        return not self._figures.accepting and self.unfinished == 0
+        # By the figures alone: other threads ask, and sessions come and go on this one.
+        return not self._figures.accepting and self._reported == 0
+
+    @property
+    def _reported(self) -> int:
+        return self._figures.running + self._figures.waiting
+
+    def submit(self, session: Session, command: Submit) -> None:
+        """Hands a request to the engine."""
+        session.unreported.append(command.request.id)
+        self.inbox.put(command)
 
     def load(self) -> engine_pb2.Load:
         """The load as of the last report, with the engine's silence as of now."""
@@ -75,6 +88,8 @@ class Hub:
         load = self.load()
         for number, session in self._sessions.items():
             session.last_submit = report.submitted.get(number, session.last_submit)
+            while session.unreported and session.unreported[0] <= session.last_submit:
+                session.unreported.popleft()
             session.outbox.add(
                 self.sequence,
                 report.outputs.get(number, []),

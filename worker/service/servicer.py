@@ -160,7 +160,7 @@ def _submit(engine: ServedEngine, session: Session, message: engine_pb2.Submit) 
     """Hands the request on at once, so that what follows finds it there, though its grammar is still to compile."""
     request = request_from(message, session.number, engine.limits, engine.adapters.number(message))
     grammar = grammar_from(message)
-    engine.hub.inbox.put(Submit(request, compiling=grammar is not None))
+    engine.hub.submit(session, Submit(request, compiling=grammar is not None))
     if grammar is not None:
         task = asyncio.create_task(_compile(engine, grammar, request))
         session.compiling[request.id] = task
