@@ -5,10 +5,11 @@ import asyncio
 import grpc
 import pytest
 from engine_client import GREEDY, EngineSession, channel_to
+from google.protobuf.duration_pb2 import Duration
 
 from headway.core.sampling import SamplingParams
 from headway.proto.headway.v1 import engine_pb2
-from headway.proto.headway.v1.sampling_pb2 import FINISH_REASON_EOS, FINISH_REASON_LENGTH
+from headway.proto.headway.v1.sampling_pb2 import FINISH_REASON_ABORTED, FINISH_REASON_EOS, FINISH_REASON_LENGTH
 
 SHAPES = {"tp1": (), "tp2": ("--tp", "2"), "pp2": ("--pp", "2")}
 POOL = ("--pages", "20")
@@ -106,6 +107,52 @@ async def test_logprobs_of_output_and_prompt(worker_of, session_to, shape):
             assert [place[0][0] for place in stream.prompt_logprobs] == PROMPT[at + 1 :]
         close(crowd[0].prompt_logprobs, scored.prompt_logprobs)
         close(crowd[0].logprobs[:NEW], scored.logprobs)
+
+
+async def test_a_deadline_ends_what_runs_and_what_waits(worker_of, session_to):
+    worker = worker_of("--pages", "20", "--max-sequences", "1")
+    soon, sooner, later = Duration(nanos=100_000_000), Duration(nanos=20_000_000), Duration(seconds=600)
+    async with session_to(worker) as session:
+        running = await session.submit(PROMPT, 250, time_left=soon)
+        waiting = await session.submit(PROMPT, 250, time_left=sooner)
+        over = await session.submit(PROMPT, 250, time_left=Duration())
+        last = await session.submit(PROMPT, NEW, time_left=later)
+        for stream in (running, waiting, over, last):
+            await asyncio.wait_for(stream.done.wait(), 60)
+        assert {stream.last.finish_reason for stream in (running, waiting, over)} == {FINISH_REASON_ABORTED}
+        assert len(running.token_ids) < 250 and not waiting.token_ids and not over.token_ids
+        assert len(last.token_ids) == NEW and (await session.idle()).used_pages == 0
+
+
+async def test_the_urgent_go_first_and_preempted_ones_lose_nothing(worker_of, session_to):
+    worker = worker_of("--pages", "20", "--max-sequences", "1")
+    async with session_to(worker) as session:
+        ends = []
+
+        async def follow(name, stream):
+            await asyncio.wait_for(stream.done.wait(), 60)
+            ends.append(name)
+
+        alone = await session.generate(PROMPT, 120, SAMPLED)
+        low = await session.submit(PROMPT, 120, SAMPLED, priority=5)
+        await low.started.wait()
+        streams = {"low": low}
+        for name, priority in (("equal", 5), ("high", 0), ("highest", -7)):
+            streams[name] = await session.submit(PROMPT, NEW, priority=priority)
+        await asyncio.gather(*(follow(name, stream) for name, stream in streams.items()))
+        assert ends == ["highest", "high", "low", "equal"]
+        assert low.token_ids == alone.token_ids and low.last.preemptions > 0
+
+
+async def test_sequences_share_the_prompt_that_the_first_computes(worker_of, session_to):
+    async with session_to(worker_of(*POOL)) as session:
+        before = (await session.idle()).totals
+        root = {"cache_root": b"n sequences".ljust(16, b".")}
+        streams = [await session.submit(PROMPT, 4, SAMPLED, sequence=at, **root) for at in range(4)]
+        await asyncio.gather(*(asyncio.wait_for(stream.done.wait(), 60) for stream in streams))
+        after = (await session.idle()).totals
+        assert [stream.cached_tokens for stream in streams] == [0, 64, 64, 64]
+        assert after.cached_tokens - before.cached_tokens == 3 * 64
 
 
 async def test_a_slow_reader_gets_all_log_probabilities(worker_of):

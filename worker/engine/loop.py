@@ -14,6 +14,7 @@ from ...proto.headway.v1.sampling_pb2 import FINISH_REASON_ABORTED
 from ..plan import StepPlan, StepResult
 from ..scheduler import Outcome, Request, Scheduler
 from .commands import Abort, Accept, Command, Compiled, Fail, Forget, Leave, Refuse, Stop, Submit
+from .deadlines import Deadlines
 from .meter import Meter
 from .reports import Figures, Output, Refused, StepReport
 
@@ -33,6 +34,7 @@ class Engine:
         self._publish = publish
         self._meter = Meter()
         self._requests: dict[tuple[int, int], Request] = {}
+        self._deadlines = Deadlines()
         self._leaving: set[int] = set()
         self._compiling: dict[Request, None] = {}
         self._accepting = True
@@ -53,6 +55,9 @@ class Engine:
             told = self._drain_inbox(block=not self._scheduler.busy)
             self._working = True
             self._progress_at = time.monotonic()
+            for request in self._deadlines.take(self._progress_at, self._requests.values()):
+                self._abort(request)
+                told = True
             self._forget_adapters()
             if self._scheduler.busy:
                 self._step()
@@ -145,11 +150,14 @@ class Engine:
         self._submitted: dict[int, int] = {}
 
     def _drain_inbox(self, *, block: bool) -> bool:
-        """Handles what waits; with `block`, sleeps until something does or a ping is due. Says if anything did."""
+        """Handles what waits; with `block`, sleeps until something does, or a ping or a deadline is due.
+
+        Says if anything did."""
         told = False
         try:
             if block:
-                self._handle(self.inbox.get(timeout=max(0.0, self._ping_due_in())))
+                until_deadline = self._deadlines.next - time.monotonic()
+                self._handle(self.inbox.get(timeout=max(0.0, min(self._ping_due_in(), until_deadline))))
                 told = True
             while True:
                 self._handle(self.inbox.get_nowait())
@@ -202,6 +210,7 @@ class Engine:
             self._refuse(request.session, request.id, error)
             return
         self._requests[handle] = request
+        self._deadlines.add(request)
 
     def _compiled(self, request: Request, refusal: HeadwayError | None) -> None:
         if request not in self._compiling:
