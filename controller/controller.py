@@ -16,11 +16,11 @@ from ..core.errors import ConfigError, InvalidRequest, Stale
 from ..core.servers import CHANNEL_OPTIONS
 from ..core.specs import GroupSpec
 from ..proto.headway.v1 import admin_pb2, control_pb2, engine_pb2, engine_pb2_grpc
-from . import changes
+from . import adapters, changes
 from .ledger import Ledger
 from .observed import ObservedReplica
 from .reconcile import Action, Add, Drain, Forget, Launch, ReplicaView, Retire, Stop, reconcile
-from .state import DesiredState, ModelRevision, ModelSpec, ReplicaRecord, StateStore, record_revisions
+from .state import AdapterRecord, DesiredState, ModelRevision, ModelSpec, ReplicaRecord, StateStore, record_revisions
 from .supervisor import GroupSupervisor
 from .view import ClusterView
 
@@ -29,6 +29,7 @@ log = logging.getLogger(__name__)
 DEFAULT_DRAIN_S = 30.0
 TICK_S = 1.0
 DRAIN_TICK_S = 0.25
+ADAPTER_SETTLE_S = 0.1
 
 
 class Controller:
@@ -45,6 +46,7 @@ class Controller:
         self._observed: dict[str, ObservedReplica] = {}
         self._routers: dict[str, object] = {}
         self._ledger = Ledger(self.view)
+        self._pushes = adapters.Pushes()
         self._writing = asyncio.Lock()
         self._wake = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -68,6 +70,8 @@ class Controller:
                     f"model {model.name} is in the stored state with other settings ({before.path}, tp {before.tp}, "
                     f"pp {before.pp}): scale it to 0 and delete the state, or start with the same settings"
                 )
+        for name in known.keys() & stored.adapters.keys():
+            raise ConfigError(f"an adapter in the stored state is called {name}: give the model another name")
         self.view.begin_life(stored.lives)
         after = stored.following(lives=stored.lives + 1, models=known)
         self._state = record_revisions(after, time=time.time(), what="start")
@@ -126,6 +130,32 @@ class Controller:
         edit = changes.drain(request.replica_id, time.time(), patience)
         bare = admin_pb2.DrainReplicaRequest(replica_id=request.replica_id, timeout=request.timeout)
         return await self._change(request.change, bare, edit)
+
+    async def load_adapter(self, request: admin_pb2.LoadAdapterRequest) -> admin_pb2.Effect:
+        """Has every replica of a model hold an adapter; those that serve have read it when this returns.
+
+        Raises NotFound, AlreadyExists, InvalidRequest (with what a replica says of it), Refused, Stale.
+        """
+        edit = adapters.load_adapter(request.model, request.name, request.path)
+        bare = admin_pb2.LoadAdapterRequest(model=request.model, name=request.name, path=request.path)
+        rehearsal = admin_pb2.Change()
+        rehearsal.CopyFrom(request.change)
+        rehearsal.dry_run = True
+        _, effect = self._ledger.apply(self._state, rehearsal, bare, edit)
+        if request.change.dry_run:
+            return effect
+        model = adapters.adapted_model(self._state, request.model)
+        try:
+            with self._pushes.of(request.name):
+                await adapters.load_on_all(self._serving(model), request.name, request.path)
+                return await self._change(request.change, bare, edit)
+        finally:
+            self._wake.set()  # after a refusal some replicas hold what is not wanted
+
+    async def unload_adapter(self, request: admin_pb2.UnloadAdapterRequest) -> admin_pb2.Effect:
+        """Lets an adapter go; requests that run with it end with it. Raises NotFound, InvalidRequest, Stale."""
+        bare = admin_pb2.UnloadAdapterRequest(name=request.name)
+        return await self._change(request.change, bare, adapters.unload_adapter(request.name))
 
     def revisions(self, model: str) -> list[admin_pb2.ModelRevision]:
         """The revisions of a model that are kept, newest first. Raises NotFound."""
@@ -196,6 +226,7 @@ class Controller:
         if written:
             self._wake.set()
         for record in self._state.replicas.values():
+            self._bring_adapters(record)
             await self._explain_pending(record)
         self._publish()
         return any(isinstance(action, Drain) for action in actions)
@@ -268,6 +299,35 @@ class Controller:
                 # It is asked again at the next tick, and no longer than until its patience ends.
                 log.warning("replica %s does not answer Drain: %s", replica_id, error.details())
 
+    def _serving(self, model: str) -> list[str]:
+        """Endpoints of the model's replicas that serve."""
+        found = [self._seen(record.id) for record in self._state.replicas.values() if record.model == model]
+        return [seen.report.endpoint for seen in found if seen.serving and seen.report is not None]
+
+    def _bring_adapters(self, record: ReplicaRecord) -> None:
+        """Begins to close the gap between the adapters that a replica holds and those that it is to hold."""
+        seen = self._seen(record.id)
+        if not seen.serving or seen.report is None or record.drain_until or seen.adapters.busy:
+            return
+        wanted = {each.name: each.path for each in self._state.adapters.values() if each.model == record.model}
+        gap = seen.adapters.due(adapters.difference(wanted, seen.report.adapters, self._pushes.names))
+        if not gap.load and not gap.unload:
+            return
+        seen.adapters.busy = True
+
+        async def bring(own: adapters.ReplicaAdapters, endpoint: str) -> None:
+            try:
+                await own.close_gap(endpoint, gap)
+            except Exception:
+                log.exception("replica %s: its adapters; trying again", record.id)
+            await asyncio.sleep(ADAPTER_SETTLE_S)  # its own report of them is on the way
+            own.busy = False
+            self._wake.set()
+
+        task = asyncio.get_running_loop().create_task(bring(seen.adapters, seen.report.endpoint))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
     async def _explain_pending(self, record: ReplicaRecord) -> None:
         seen = self._seen(record.id)
         if seen.launched and seen.report is None and not record.drain_until:
@@ -296,7 +356,7 @@ class Controller:
         """Brings the view up to what is known: of one replica, or of everything."""
         if replica_id is None:
             for model in self._state.models.values():
-                self.view.put_model(_model_message(model))
+                self.view.put_model(_model_message(model, self._state.adapters.values()))
             for gone in {replica.id for replica in self.view.replicas()} - set(self._state.replicas):
                 self.view.remove_replica(gone)
         for record in self._state.replicas.values():
@@ -305,13 +365,18 @@ class Controller:
                 self.view.put_replica(message)
 
 
-def _model_message(model: ModelSpec) -> admin_pb2.ModelDeployment:
+def _model_message(model: ModelSpec, all_adapters: Iterable[AdapterRecord] = ()) -> admin_pb2.ModelDeployment:
     return admin_pb2.ModelDeployment(
         name=model.name,
         path=model.path,
         desired_replicas=model.replicas,
         tensor_parallel=model.tp,
         pipeline_parallel=model.pp,
+        adapters=[
+            admin_pb2.AdapterDeployment(name=adapter.name, path=adapter.path)
+            for adapter in sorted(all_adapters, key=lambda adapter: adapter.name)
+            if adapter.model == model.name
+        ],
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 
 from ..proto.headway.v1 import admin_pb2, control_pb2
+from .adapters import ReplicaAdapters
 from .reconcile import ReplicaView
 from .state import ModelSpec, ReplicaRecord
 
@@ -33,6 +34,7 @@ class ObservedReplica:
         self.incarnations = 0
         self.failed_starts = 0
         self.failed_launches = 0
+        self.adapters = ReplicaAdapters()
         self._stream: object | None = None
         self._heard = 0.0
         self._was_ready = False
@@ -76,6 +78,7 @@ class ObservedReplica:
         self.incarnations += 1
         self._was_ready = False
         self.unfinished = None
+        self.adapters = ReplicaAdapters()
         if self.failed_starts >= MAX_FAILED_STARTS:
             self.failed = f"{self.failed_starts} starts in a row failed: {self._last_words or 'see the leader log'}"
 
@@ -135,6 +138,8 @@ class ObservedReplica:
             message.pids.extend(report.pids)
             message.nodes.extend(report.nodes)
             message.load.CopyFrom(report.load)
+            message.adapters.extend(report.adapters)
+            message.adapter_errors.update(self.adapters.errors)
         return message
 
     def _state(self, record: ReplicaRecord) -> tuple[admin_pb2.ReplicaState, str]:

@@ -45,6 +45,14 @@ class AdminServicer(admin_pb2_grpc.AdminServiceServicer):
     ) -> admin_pb2.ListRevisionsResponse:
         return admin_pb2.ListRevisionsResponse(revisions=self._controller.revisions(request.model))
 
+    async def LoadAdapter(self, request: admin_pb2.LoadAdapterRequest, context: Any) -> admin_pb2.LoadAdapterResponse:
+        return admin_pb2.LoadAdapterResponse(effect=await self._controller.load_adapter(request))
+
+    async def UnloadAdapter(
+        self, request: admin_pb2.UnloadAdapterRequest, context: Any
+    ) -> admin_pb2.UnloadAdapterResponse:
+        return admin_pb2.UnloadAdapterResponse(effect=await self._controller.unload_adapter(request))
+
 
 class ControlServicer(control_pb2_grpc.ControlServiceServicer):
     """Reports of leaders and routers. However a stream ends, its end is news."""

@@ -70,8 +70,8 @@ def state_name(replica: admin_pb2.Replica) -> str:
 
 
 def plain(message: Message) -> dict[str, Any]:
-    """Every field of a message without lists. (Protobuf's own JSON makes strings of 64-bit numbers.)"""
-    values = {field.name: getattr(message, field.name) for field in message.DESCRIPTOR.fields}
+    """Every field of a message but its lists. (Protobuf's own JSON makes strings of 64-bit numbers.)"""
+    values = {field.name: getattr(message, field.name) for field in message.DESCRIPTOR.fields if not field.is_repeated}
     return {
         name: plain(value) if isinstance(value, Message) else round(value, 3) if isinstance(value, float) else value
         for name, value in values.items()

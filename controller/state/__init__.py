@@ -4,9 +4,10 @@ from .memory import MemoryStore
 from .redis import RedisStore
 from .revisions import record_revisions
 from .store import StateStore
-from .values import Answer, ChangeLine, DesiredState, ModelRevision, ModelSpec, ReplicaRecord
+from .values import AdapterRecord, Answer, ChangeLine, DesiredState, ModelRevision, ModelSpec, ReplicaRecord
 
 __all__ = [
+    "AdapterRecord",
     "Answer",
     "ChangeLine",
     "DesiredState",

@@ -51,6 +51,14 @@ class ReplicaRecord(msgspec.Struct, frozen=True, kw_only=True):
     drain_until: float = 0.0
 
 
+class AdapterRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """A LoRA adapter that every replica of `model` is to hold, read from `path` on the workers' machine."""
+
+    name: str
+    model: str
+    path: str
+
+
 class Answer(msgspec.Struct, frozen=True, kw_only=True):
     """What a change with an idempotency key was answered. `digest` names the request, so that a reused key is seen."""
 
@@ -96,6 +104,7 @@ class DesiredState(msgspec.Struct, frozen=True, kw_only=True):
     models: dict[str, ModelSpec] = {}
     revisions: dict[str, tuple[ModelRevision, ...]] = {}
     replicas: dict[str, ReplicaRecord] = {}
+    adapters: dict[str, AdapterRecord] = {}
     answers: dict[str, Answer] = {}
     log: tuple[ChangeLine, ...] = ()
 

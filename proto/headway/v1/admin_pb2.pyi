@@ -247,3 +247,35 @@ class ModelRevision(_message.Message):
     reason: str
     model: ModelDeployment
     def __init__(self, number: _Optional[int] = ..., time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., what: _Optional[str] = ..., reason: _Optional[str] = ..., model: _Optional[_Union[ModelDeployment, _Mapping]] = ...) -> None: ...
+
+class LoadAdapterRequest(_message.Message):
+    __slots__ = ("change", "model", "name", "path")
+    CHANGE_FIELD_NUMBER: _ClassVar[int]
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    PATH_FIELD_NUMBER: _ClassVar[int]
+    change: Change
+    model: str
+    name: str
+    path: str
+    def __init__(self, change: _Optional[_Union[Change, _Mapping]] = ..., model: _Optional[str] = ..., name: _Optional[str] = ..., path: _Optional[str] = ...) -> None: ...
+
+class LoadAdapterResponse(_message.Message):
+    __slots__ = ("effect",)
+    EFFECT_FIELD_NUMBER: _ClassVar[int]
+    effect: Effect
+    def __init__(self, effect: _Optional[_Union[Effect, _Mapping]] = ...) -> None: ...
+
+class UnloadAdapterRequest(_message.Message):
+    __slots__ = ("change", "name")
+    CHANGE_FIELD_NUMBER: _ClassVar[int]
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    change: Change
+    name: str
+    def __init__(self, change: _Optional[_Union[Change, _Mapping]] = ..., name: _Optional[str] = ...) -> None: ...
+
+class UnloadAdapterResponse(_message.Message):
+    __slots__ = ("effect",)
+    EFFECT_FIELD_NUMBER: _ClassVar[int]
+    effect: Effect
+    def __init__(self, effect: _Optional[_Union[Effect, _Mapping]] = ...) -> None: ...

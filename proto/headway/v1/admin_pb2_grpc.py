@@ -60,6 +60,16 @@ class AdminServiceStub:
                 request_serializer=headway_dot_v1_dot_admin__pb2.ListRevisionsRequest.SerializeToString,
                 response_deserializer=headway_dot_v1_dot_admin__pb2.ListRevisionsResponse.FromString,
                 _registered_method=True)
+        self.LoadAdapter = channel.unary_unary(
+                '/headway.v1.AdminService/LoadAdapter',
+                request_serializer=headway_dot_v1_dot_admin__pb2.LoadAdapterRequest.SerializeToString,
+                response_deserializer=headway_dot_v1_dot_admin__pb2.LoadAdapterResponse.FromString,
+                _registered_method=True)
+        self.UnloadAdapter = channel.unary_unary(
+                '/headway.v1.AdminService/UnloadAdapter',
+                request_serializer=headway_dot_v1_dot_admin__pb2.UnloadAdapterRequest.SerializeToString,
+                response_deserializer=headway_dot_v1_dot_admin__pb2.UnloadAdapterResponse.FromString,
+                _registered_method=True)
 
 
 class AdminServiceServicer:
@@ -101,6 +111,21 @@ class AdminServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def LoadAdapter(self, request, context):
+        """LoadAdapter has every replica of a model hold a LoRA adapter, those that start later too. Replicas that serve read
+        it before the change is made: one that any of them cannot use is refused with what is wrong with it.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def UnloadAdapter(self, request, context):
+        """UnloadAdapter lets an adapter go. Requests that run with it end with it; new ones are refused.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_AdminServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -128,6 +153,16 @@ def add_AdminServiceServicer_to_server(servicer, server):
                     servicer.ListRevisions,
                     request_deserializer=headway_dot_v1_dot_admin__pb2.ListRevisionsRequest.FromString,
                     response_serializer=headway_dot_v1_dot_admin__pb2.ListRevisionsResponse.SerializeToString,
+            ),
+            'LoadAdapter': grpc.unary_unary_rpc_method_handler(
+                    servicer.LoadAdapter,
+                    request_deserializer=headway_dot_v1_dot_admin__pb2.LoadAdapterRequest.FromString,
+                    response_serializer=headway_dot_v1_dot_admin__pb2.LoadAdapterResponse.SerializeToString,
+            ),
+            'UnloadAdapter': grpc.unary_unary_rpc_method_handler(
+                    servicer.UnloadAdapter,
+                    request_deserializer=headway_dot_v1_dot_admin__pb2.UnloadAdapterRequest.FromString,
+                    response_serializer=headway_dot_v1_dot_admin__pb2.UnloadAdapterResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -266,6 +301,60 @@ class AdminService:
             '/headway.v1.AdminService/ListRevisions',
             headway_dot_v1_dot_admin__pb2.ListRevisionsRequest.SerializeToString,
             headway_dot_v1_dot_admin__pb2.ListRevisionsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def LoadAdapter(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/headway.v1.AdminService/LoadAdapter',
+            headway_dot_v1_dot_admin__pb2.LoadAdapterRequest.SerializeToString,
+            headway_dot_v1_dot_admin__pb2.LoadAdapterResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def UnloadAdapter(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/headway.v1.AdminService/UnloadAdapter',
+            headway_dot_v1_dot_admin__pb2.UnloadAdapterRequest.SerializeToString,
+            headway_dot_v1_dot_admin__pb2.UnloadAdapterResponse.FromString,
             options,
             channel_credentials,
             insecure,

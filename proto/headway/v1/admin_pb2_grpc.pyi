@@ -43,6 +43,12 @@ class AdminServiceStub:
     """RollbackModel makes a model's settings those of an earlier revision, as a new revision."""
     ListRevisions: _grpc.UnaryUnaryMultiCallable[_admin_pb2.ListRevisionsRequest, _admin_pb2.ListRevisionsResponse]
     """ListRevisions tells what a model was wanted to be, and since when."""
+    LoadAdapter: _grpc.UnaryUnaryMultiCallable[_admin_pb2.LoadAdapterRequest, _admin_pb2.LoadAdapterResponse]
+    """LoadAdapter has every replica of a model hold a LoRA adapter, those that start later too. Replicas that serve read
+    it before the change is made: one that any of them cannot use is refused with what is wrong with it.
+    """
+    UnloadAdapter: _grpc.UnaryUnaryMultiCallable[_admin_pb2.UnloadAdapterRequest, _admin_pb2.UnloadAdapterResponse]
+    """UnloadAdapter lets an adapter go. Requests that run with it end with it; new ones are refused."""
 
 @_typing.type_check_only
 class AdminServiceAsyncStub(AdminServiceStub):
@@ -59,6 +65,12 @@ class AdminServiceAsyncStub(AdminServiceStub):
     """RollbackModel makes a model's settings those of an earlier revision, as a new revision."""
     ListRevisions: _aio.UnaryUnaryMultiCallable[_admin_pb2.ListRevisionsRequest, _admin_pb2.ListRevisionsResponse]  # type: ignore[assignment]
     """ListRevisions tells what a model was wanted to be, and since when."""
+    LoadAdapter: _aio.UnaryUnaryMultiCallable[_admin_pb2.LoadAdapterRequest, _admin_pb2.LoadAdapterResponse]  # type: ignore[assignment]
+    """LoadAdapter has every replica of a model hold a LoRA adapter, those that start later too. Replicas that serve read
+    it before the change is made: one that any of them cannot use is refused with what is wrong with it.
+    """
+    UnloadAdapter: _aio.UnaryUnaryMultiCallable[_admin_pb2.UnloadAdapterRequest, _admin_pb2.UnloadAdapterResponse]  # type: ignore[assignment]
+    """UnloadAdapter lets an adapter go. Requests that run with it end with it; new ones are refused."""
 
 class AdminServiceServicer(metaclass=_abc_1.ABCMeta):
     """AdminService changes and watches a cluster. Each change takes a Change header."""
@@ -102,5 +114,23 @@ class AdminServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_admin_pb2.ListRevisionsResponse, _abc.Awaitable[_admin_pb2.ListRevisionsResponse]]:
         """ListRevisions tells what a model was wanted to be, and since when."""
+
+    @_abc_1.abstractmethod
+    def LoadAdapter(
+        self,
+        request: _admin_pb2.LoadAdapterRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_admin_pb2.LoadAdapterResponse, _abc.Awaitable[_admin_pb2.LoadAdapterResponse]]:
+        """LoadAdapter has every replica of a model hold a LoRA adapter, those that start later too. Replicas that serve read
+        it before the change is made: one that any of them cannot use is refused with what is wrong with it.
+        """
+
+    @_abc_1.abstractmethod
+    def UnloadAdapter(
+        self,
+        request: _admin_pb2.UnloadAdapterRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_admin_pb2.UnloadAdapterResponse, _abc.Awaitable[_admin_pb2.UnloadAdapterResponse]]:
+        """UnloadAdapter lets an adapter go. Requests that run with it end with it; new ones are refused."""
 
 def add_AdminServiceServicer_to_server(servicer: AdminServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
