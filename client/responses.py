@@ -60,6 +60,7 @@ def read_model(message: pb.Model) -> Model:
         features=list(message.features),
         ready_replicas=message.ready_replicas,
         embedding_size=message.embedding_size,
+        base=message.base,
     )
 
 

@@ -116,7 +116,7 @@ class DefaultSampling(msgspec.Struct, frozen=True):
 
 class Model(msgspec.Struct, frozen=True):
     """A model that can be asked for. `max_context_tokens` covers prompt and output together; `embedding_size` is 0 for
-    one that gives no embeddings."""
+    one that gives no embeddings; `base` is the model that it adapts, for a LoRA adapter."""
 
     name: str
     revision: str
@@ -127,3 +127,4 @@ class Model(msgspec.Struct, frozen=True):
     features: list[str]
     ready_replicas: int
     embedding_size: int = 0
+    base: str = ""

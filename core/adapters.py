@@ -1,4 +1,4 @@
-"""Names of LoRA adapters: they are called as models are."""
+"""Names and revisions of LoRA adapters: they are called as models are."""
 
 from __future__ import annotations
 
@@ -7,6 +7,11 @@ import re
 from .errors import InvalidRequest
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/-]{0,127}")
+
+
+def adapted_revision(revision: str, adapter: str) -> str:
+    """What names all that computes: the model's revision, and the adapter's if there is one."""
+    return f"{revision}+{adapter}" if adapter else revision
 
 
 def check_adapter(name: str, path: str) -> None:

@@ -13,7 +13,10 @@ from ..proto.headway.v1 import sampling_pb2
 
 
 class ServedModel(msgspec.Struct, frozen=True, kw_only=True):
-    """One model as its replicas describe it, with the files that turn text into tokens and back."""
+    """One model as its replicas describe it, with the files that turn text into tokens and back.
+
+    A LoRA adapter is one, too: `base` is then the model that it adapts, and `revision` names both.
+    """
 
     name: str
     revision: str
@@ -25,6 +28,8 @@ class ServedModel(msgspec.Struct, frozen=True, kw_only=True):
     text_assets: Mapping[str, bytes]
     ready_replicas: int
     embedding_size: int = 0
+    base: str = ""
+    base_revision: str = ""
 
 
 class EngineRequest(msgspec.Struct, frozen=True, kw_only=True):

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import time
 from contextlib import suppress
+from typing import NamedTuple
 
+from ...core.adapters import adapted_revision
 from ...core.blocks import BlockKey, chain_keys, root_key
 from ...core.errors import Overloaded
 from ..index import PrefixIndex
@@ -17,8 +19,22 @@ from .submit import submit_message
 # How long pages count as on their way: the predicted time twice, within these bounds.
 PROMISE_S = (1.0, 30.0)
 
-Shape = tuple[str, int]
-"""Model revision and page size: replicas of one shape name pages alike."""
+
+class Shape(NamedTuple):
+    """Revisions of model and adapter, and page size: replicas of one shape name pages alike."""
+
+    model: str
+    adapter: str
+    page_size: int
+
+    @property
+    def revision(self) -> str:
+        """What names all that computes."""
+        return adapted_revision(self.model, self.adapter)
+
+    def root(self, salt: str) -> BlockKey:
+        """Where chains of block keys start."""
+        return root_key(self.model, adapter=self.adapter, caller_salt=salt)
 
 
 class Placement:
@@ -40,25 +56,31 @@ class Placement:
         it takes requests. Raises Unavailable when there is none, Overloaded when their queues are full.
         """
         request, tokens = live.request, live.known_tokens
-        replicas = [
-            replica
+        shapes = {
+            replica: _shape(replica, request.model)
             for replica in self._catalogue.ready_replicas(request.model)
-            if replica.replica_id not in live.refused_by and live.bound_revision in ("", _shape(replica)[0])
-        ]
+            if replica.replica_id not in live.refused_by
+        }
+        bound = live.bound_revision
+        replicas = [replica for replica, shape in shapes.items() if bound in ("", shape.revision)]
         now = time.monotonic()
-        keys = {shape: self._keys(request.cache_salt, tokens, shape) for shape in set(map(_shape, replicas))}
+        salt = request.cache_salt
+        keys = {
+            shape: chain_keys(shape.root(salt), tokens, shape.page_size)
+            for shape in {shapes[replica] for replica in replicas}
+        }
         hits: dict[str, int] = {}
         if not request.cache_bypass:
             for shape, chain in keys.items():
                 for replica_id, depth in self._index.match(chain, now).items():
-                    hits[replica_id] = depth * shape[1]
+                    hits[replica_id] = depth * shape.page_size
         candidates = [_candidate(replica, hits, now) for replica in replicas]
         choice = self._choose(candidates, len(tokens), beside)
         replica = next(replica for replica in replicas if replica.replica_id == choice.replica_id)
-        self._submit(live, choice, replica)
+        self._submit(live, choice, replica, shapes[replica])
         if not request.cache_bypass:
             life = min(PROMISE_S[1], max(PROMISE_S[0], 2 * choice.prediction.ttft_s))
-            self._index.promise(choice.replica_id, keys[_shape(replica)], now + life)
+            self._index.promise(choice.replica_id, keys[shapes[replica]], now + life)
         self._meter.placed(request.model, choice.replica_id, len(tokens), choice.hit_tokens)
 
     def _choose(self, candidates: list[Candidate], tokens: int, beside: str) -> Choice:
@@ -81,22 +103,19 @@ class Placement:
         """The replica has answered: its reports count the request from now on."""
         self._policy.ledger.release(live.replica_id, live.submit_id)
 
-    def _submit(self, live: LiveRequest, choice: Choice, replica: Replica) -> None:
-        revision = _shape(replica)[0]
-        root = root_key(revision, caller_salt=live.request.cache_salt)
-        message = submit_message(live, choice.submit_id, root)
-        live.sent(replica.replica_id, revision, choice.submit_id)
+    def _submit(self, live: LiveRequest, choice: Choice, replica: Replica, shape: Shape) -> None:
+        message = submit_message(live, choice.submit_id, shape.root(live.request.cache_salt))
+        if shape.adapter:
+            message.adapter.name, message.adapter.revision = live.request.model, shape.adapter
+        live.sent(replica.replica_id, shape.revision, choice.submit_id)
         self._fleet.session(replica.replica_id).submit(message, live)
 
-    @staticmethod
-    def _keys(salt: str, tokens: list[int], shape: Shape) -> list[BlockKey]:
-        revision, page_size = shape
-        return chain_keys(root_key(revision, caller_salt=salt), tokens, page_size)
 
-
-def _shape(replica: Replica) -> Shape:
+def _shape(replica: Replica, model: str) -> Shape:
+    """As a request for `model` finds it: the replica's own model, or an adapter that it holds."""
     assert replica.description is not None
-    return replica.description.answer.revision, replica.description.answer.page_size
+    answer = replica.description.answer
+    return Shape(answer.revision, "" if model == answer.model else replica.adapters[model], answer.page_size)
 
 
 def _candidate(replica: Replica, hits: dict[str, int], now: float) -> Candidate:

@@ -96,6 +96,7 @@ def model_message(model: ServedModel, chat: bool) -> inference_pb2.Model:
         ready_replicas=model.ready_replicas,
         vocab_size=model.vocab_size,
         embedding_size=model.embedding_size,
+        base=model.base,
     )
 
 

@@ -6,6 +6,7 @@ from collections import Counter
 
 import msgspec
 
+from ...core.adapters import adapted_revision
 from ...core.errors import InvalidRequest, NotFound, Unavailable
 from ..types import ServedModel
 from .fleet import Fleet
@@ -31,9 +32,11 @@ class FleetCatalogue:
     def get(self, name: str) -> ServedModel:
         """The model of that name; with an empty name, the only one there is. Raises NotFound, Unavailable."""
         self._refresh()
-        known = self._fleet.declared_models | self._served.keys()
+        adapters = set().union(*self._fleet.declared_adapters.values())
+        known = self._fleet.declared_models | self._served.keys() | adapters
         if not name:
-            name = self._only(known)
+            own = {model.name for model in self._served.values() if not model.base}
+            name = self._only(self._fleet.declared_models | own)
         if name not in known:
             raise NotFound(f"no model {name!r} here; there is: {', '.join(sorted(known)) or 'none'}", field="model")
         if not self._ready.get(name):
@@ -62,11 +65,36 @@ class FleetCatalogue:
             if replica.description is not None:
                 described.setdefault(replica.model, []).append((replica, replica.description))
         # A model that lost its last replica stays listed as long as it is to be served.
-        kept = {name: model for name, model in self._served.items() if name in self._fleet.declared_models}
+        kept = {name: model for name, model in self._served.items() if self._is_declared(model)}
         self._served = {name: msgspec.structs.replace(model, ready_replicas=0) for name, model in kept.items()}
         self._ready = {}
         for name, members in described.items():
             self._served[name], self._ready[name] = _serve(name, members)
+        for name in sorted(described):
+            self._serve_adapters(self._served[name], [replica for replica, _ in described[name]])
+
+    def _is_declared(self, model: ServedModel) -> bool:
+        if model.base:
+            return model.name in self._fleet.declared_adapters.get(model.base, ())
+        return model.name in self._fleet.declared_models
+
+    def _serve_adapters(self, model: ServedModel, replicas: list[Replica]) -> None:
+        """The adapters that replicas of the model hold, each as a model of its own. A name that is taken stays what it
+        was: models go before adapters, and earlier models' adapters before later ones'."""
+        taken = {name for name, other in self._served.items() if other.base != model.name} | self._fleet.declared_models
+        for name in sorted({name for replica in replicas for name in replica.adapters} - taken):
+            ready = [replica for replica in self._ready[model.name] if name in replica.adapters]
+            held = Counter(replica.adapters[name] for replica in ready or replicas if name in replica.adapters)
+            revision = min(held, key=lambda candidate: (-held[candidate], candidate))
+            self._ready[name] = ready
+            self._served[name] = msgspec.structs.replace(
+                model,
+                name=name,
+                revision=adapted_revision(model.revision, revision),
+                ready_replicas=len(ready),
+                base=model.name,
+                base_revision=model.revision,
+            )
 
 
 def _serve(name: str, members: list[tuple[Replica, Description]]) -> tuple[ServedModel, list[Replica]]:

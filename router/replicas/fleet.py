@@ -24,6 +24,7 @@ class Fleet:
 
     def __init__(self, *, router_id: str, index: PrefixIndex, ledger: Ledger) -> None:
         self.declared_models: set[str] = set()
+        self.declared_adapters: dict[str, set[str]] = {}  # by model
         self.changed = ChangeSignal()
         self.version = 0
         self._router_id = router_id
@@ -53,11 +54,14 @@ class Fleet:
         """Takes a snapshot or a change of the controller's view."""
         if update.snapshot:
             self.declared_models = {model.name for model in update.models}
+            self.declared_adapters.clear()
             listed = {replica.id for replica in update.replicas}
             gone = [replica_id for replica_id in self._sessions if replica_id not in listed]
         else:
             self.declared_models.update(model.name for model in update.models)
             gone = list(update.removed_replica_ids)
+        for model in update.models:
+            self.declared_adapters[model.name] = {adapter.name for adapter in model.adapters}
         for seen in update.replicas:
             if seen.state == admin_pb2.REPLICA_STATE_STOPPED:
                 gone.append(seen.id)

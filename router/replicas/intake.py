@@ -54,10 +54,15 @@ class Intake:
         return self.tracker.whole and self._replica.figures is not None
 
     def take(self, report: engine_pb2.SessionResponse) -> None:
-        """Applies one report: cache events, load, then the tokens. Raises SessionBroken when it does not follow."""
+        """Applies one report: cache events, adapters, load, then the tokens.
+
+        Raises SessionBroken when it does not follow.
+        """
         self._follow(report)
         for event in report.kv_events:
             self._take_event(event)
+        if report.HasField("adapters"):
+            self._take_adapters(report.adapters)
         if report.HasField("load"):
             self._take_load(report.load)
             self._ledger.confirm(self._replica.replica_id, report.last_submit_id)
@@ -68,6 +73,7 @@ class Intake:
         sinks, self.sinks = self.sinks, {}
         self._ledger.forget(self._replica.replica_id)
         self._replica.figures = None
+        self._replica.adapters = {}  # the next session begins with them
         for sink in sinks.values():
             sink.lost(why)
         return len(sinks)
@@ -90,6 +96,10 @@ class Intake:
         replica.reported_at = time.monotonic()
         if replica.synced and before is not None and before.accepting != load.accepting:
             self._on_change()
+
+    def _take_adapters(self, held: engine_pb2.AdapterSet) -> None:
+        self._replica.adapters = {adapter.name: adapter.revision for adapter in held.adapters}
+        self._on_change()
 
     def _take_event(self, event: engine_pb2.KvEvent) -> None:
         replica_id = self._replica.replica_id

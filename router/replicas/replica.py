@@ -48,6 +48,7 @@ class Replica:
         self.state: admin_pb2.ReplicaState = admin_pb2.REPLICA_STATE_READY
         self.description: Description | None = None
         self.figures: Figures | None = None
+        self.adapters: dict[str, str] = {}  # revision by name
         self.synced = False
         self.retired = False
         self.reported_at = 0.0

@@ -19,7 +19,8 @@ class TextLibrary:
 
     async def get(self, model: ServedModel) -> ModelText:
         """The model's text side. Raises ConfigError when its files cannot be used; asked again, tries again."""
-        key = (model.name, model.revision)
+        # An adapter's text is its model's.
+        key = (model.base or model.name, model.base_revision or model.revision)
         future = self._texts.get(key)
         if future is None:
             future = asyncio.get_running_loop().run_in_executor(threads, ModelText, model.text_assets)

@@ -62,7 +62,8 @@ def _model(model: ServedModel, created: int) -> dict[str, Any]:
         "object": "model",
         "created": created,
         "owned_by": "headway",
-        "root": model.name,
+        "root": model.base or model.name,
+        "parent": model.base or None,
         "max_model_len": model.max_context_tokens,
     }
 

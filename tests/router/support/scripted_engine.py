@@ -78,6 +78,7 @@ class Stream:
     rows: dict[int, Row] = field(default_factory=dict)
     refusals: list[engine_pb2.Refusal] = field(default_factory=list)
     last_submit_id: int = 0
+    told_adapters: bool = False
 
 
 class ScriptedEngine(EngineServiceServicer):
@@ -91,6 +92,7 @@ class ScriptedEngine(EngineServiceServicer):
         self.hold = False
         self.accepting = True
         self.cached: list[BlockKey] = []
+        self.adapters: dict[str, str] = {}
         self.cached_tokens = 0
         self.refuse: list[tuple[grpc.StatusCode, str, str] | tuple[grpc.StatusCode, str, str, str]] = []
         self.refuse_always = False
@@ -173,6 +175,12 @@ class ScriptedEngine(EngineServiceServicer):
                 refusal = engine_pb2.Refusal(id=id, code=code.value[0], reason="R", message=message, field=field)
                 stream.refusals.append(refusal)
             stream.rows.clear()
+
+    def hold_adapters(self, **revisions: str) -> None:
+        """These adapters from the next report on, by name."""
+        self.adapters = revisions
+        for stream in self._streams:
+            stream.told_adapters = False
 
     def skip_reports(self, count: int = 1) -> None:
         """Reports go lost: the next one does not follow."""
@@ -258,7 +266,10 @@ class ScriptedEngine(EngineServiceServicer):
         for name, value in self.load.items():
             setattr(load, name, value)
         refusals, stream.refusals = stream.refusals, []
+        held = [engine_pb2.Adapter(name=name, revision=revision) for name, revision in self.adapters.items()]
+        told, stream.told_adapters = stream.told_adapters, True
         return engine_pb2.SessionResponse(
+            adapters=None if told else engine_pb2.AdapterSet(adapters=held),
             incarnation=self.incarnation,
             first_sequence=first,
             sequence=self._sequence,
