@@ -32,6 +32,8 @@ class StandInLeader(engine_pb2_grpc.EngineServiceServicer):
 
     def __init__(self, spec: GroupSpec, incarnation: str, plan: str) -> None:
         self.ended = threading.Event()
+        self.adapters: dict[str, str] = {}
+        self.adapter_calls: list[str] = []
         self._spec = spec
         self._incarnation = incarnation
         self._unfinished = 0
@@ -54,6 +56,25 @@ class StandInLeader(engine_pb2_grpc.EngineServiceServicer):
         self._draining = not request.cancel
         self._report(admin_pb2.REPLICA_STATE_DRAINING)
         return engine_pb2.DrainResponse(unfinished=self._unfinished)
+
+    def LoadAdapter(
+        self, request: engine_pb2.EngineServiceLoadAdapterRequest, context: grpc.ServicerContext
+    ) -> engine_pb2.EngineServiceLoadAdapterResponse:
+        if request.path == "/bad" or request.path == f"/bad-for-{self._spec.replica_id}":
+            context.abort(grpc.StatusCode.INVALID_ARGUMENT, f"{request.path}: use_dora = True is not supported")
+        self.adapters[request.name] = request.path
+        self.adapter_calls.append(f"load {request.name}")
+        self._changed.put(None)
+        return engine_pb2.EngineServiceLoadAdapterResponse()
+
+    def UnloadAdapter(
+        self, request: engine_pb2.EngineServiceUnloadAdapterRequest, context: grpc.ServicerContext
+    ) -> engine_pb2.EngineServiceUnloadAdapterResponse:
+        if self.adapters.pop(request.name, None) is None:
+            context.abort(grpc.StatusCode.NOT_FOUND, f"adapter {request.name!r} is not loaded here")
+        self.adapter_calls.append(f"unload {request.name}")
+        self._changed.put(None)
+        return engine_pb2.EngineServiceUnloadAdapterResponse()
 
     def load(self, requests: int) -> None:
         """So many requests run on it from now on."""
@@ -96,6 +117,7 @@ class StandInLeader(engine_pb2_grpc.EngineServiceServicer):
             loaded=0.5 if self._state == admin_pb2.REPLICA_STATE_LOADING else 1.0,
             endpoint=f"127.0.0.1:{self._port}",
             pids=[os.getpid()],
+            adapters=[engine_pb2.Adapter(name=name, path=path) for name, path in list(self.adapters.items())],
             load=engine_pb2.Load(running=self._unfinished, total_pages=64, accepting=not self._draining),
         )
 
