@@ -1,0 +1,1 @@
+"""Headway beside its peers, on one machine, with one checkpoint, over one protocol."""
