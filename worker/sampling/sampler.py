@@ -16,6 +16,8 @@ from torch import Tensor
 
 from ...core.constraints import TokenRules
 from ...core.sampling import SamplingParams
+from ...kernels.launch import takes
+from ...kernels.sample import Draws, sample
 from ..plan import NO_RULES, NONE_ALLOWED, NOT_A_NUMBER
 from .filters import least_kept, min_p_floor
 from .masks import apply_masks
@@ -89,6 +91,8 @@ class Sampler:
             part = logits[penalized]
             penalize(part, [self._counts[rows[index]] for index in penalized], [params[index] for index in penalized])
             logits[penalized] = part
+        if takes(logits):
+            return self._sample_on_device(logits, rows, positions)
         drawn = [index for index, row in enumerate(params) if not row.greedy]
         if len(drawn) == len(rows):
             return self._draw(logits, rows, positions)
@@ -99,6 +103,17 @@ class Sampler:
             for index, token in zip(drawn, chosen, strict=True):
                 tokens[index] = token
         return tokens
+
+    def _sample_on_device(self, logits: Tensor, rows: list[int], positions: list[int]) -> list[int]:
+        """Greedy rows and others in the same launches."""
+        params = [self._params[row] for row in rows]
+        floats = self._floats([[row.temperature, row.top_p, row.min_p] for row in params]).T.contiguous()
+        sequences, top_k = [self._sequences[row] for row in rows], [row.top_k for row in params]
+        integers = self._integers([sequences, positions, top_k])
+        draws = Draws(floats[0], integers[2].int(), floats[1], floats[2], self._seeds(params), integers[1], integers[0])
+        filtered = any(row.top_k > 0 or row.top_p < 1.0 or row.min_p > 0.0 for row in params)
+        logits = logits.contiguous()
+        return _checked(sample(logits, draws, filtered=filtered), logits.amax(-1, keepdim=True))
 
     def _draw(self, logits: Tensor, rows: list[int], positions: list[int]) -> list[int]:
         """Draws for rows that are not greedy."""
@@ -133,10 +148,10 @@ class Sampler:
             floor[sorting] = least_kept(scores[sorting], min_p[sorting], top_k, top_p)
         return floor
 
-    def _floats(self, values: list[float]) -> Tensor:
+    def _floats(self, values: list[float] | list[list[float]]) -> Tensor:
         return torch.tensor(values, dtype=torch.float32, device=self.device)
 
-    def _integers(self, values: list[int]) -> Tensor:
+    def _integers(self, values: list[int] | list[list[int]]) -> Tensor:
         return torch.tensor(values, dtype=torch.int64, device=self.device)
 
     def _seeds(self, params: list[SamplingParams]) -> Tensor:
