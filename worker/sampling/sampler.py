@@ -97,7 +97,7 @@ class Sampler:
         if len(drawn) == len(rows):
             return self._draw(logits, rows, positions)
         likeliest = _argmax(logits)
-        tokens = _checked(likeliest, logits.gather(-1, likeliest.unsqueeze(-1)))
+        tokens = _checked(likeliest, _at(logits, likeliest))
         if drawn:
             chosen = self._draw(logits[drawn], [rows[index] for index in drawn], [positions[index] for index in drawn])
             for index, token in zip(drawn, chosen, strict=True):
@@ -120,8 +120,8 @@ class Sampler:
         params = [self._params[row] for row in rows]
         sequences = self._integers([self._sequences[row] for row in rows])
         temperatures = self._floats([max(row.temperature, LEAST_TEMPERATURE) for row in params]).unsqueeze(-1)
-        best = logits.amax(-1, keepdim=True)
-        scores = (logits - best).div_(temperatures)
+        best = logits.amax(-1)
+        scores = (logits - best.unsqueeze(-1)).div_(temperatures)
         noise = (self._seeds(params), sequences, self._integers(positions))
         floor = self._floor(scores, params)
         if floor is None:
@@ -168,8 +168,19 @@ def _argmax(scores: Tensor) -> Tensor:
 
 
 def _checked(tokens: Tensor, best: Tensor) -> list[int]:
-    """The tokens, or in place of each why there is none, by the highest logit of its row, [rows, 1]."""
-    best = best.squeeze(-1)
+    """The tokens, or in place of each why there is none, by the highest logit of its row, [rows]."""
+    if tokens.device.type == "cpu":  # as above
+        ids, highest = tokens.numpy(), best.numpy()
+        if np.isfinite(highest).all():
+            chosen: list[int] = ids.tolist()
+            return chosen
     tokens = torch.where(best.isfinite(), tokens, torch.where(best == -torch.inf, NONE_ALLOWED, NOT_A_NUMBER))
-    chosen: list[int] = tokens.tolist()
+    chosen = tokens.tolist()
     return chosen
+
+
+def _at(scores: Tensor, tokens: Tensor) -> Tensor:
+    """The score of one token in each row."""
+    if scores.device.type == "cpu":
+        return torch.from_numpy(scores.numpy()[np.arange(len(scores)), tokens.numpy()])
+    return scores.gather(-1, tokens.unsqueeze(-1)).squeeze(-1)

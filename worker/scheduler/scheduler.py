@@ -117,9 +117,10 @@ class Scheduler:
         for request, share in shares.items():
             page = request.computed // self.pool.page_size
             request.computed += share.tokens
-            self._underway.end(request, page, request.computed // self.pool.page_size)
             self._set_uncached(request, max(0, request.prefill_end - request.computed))
-            self._commit(request)
+            if (complete := request.computed // self.pool.page_size) > page:
+                self._underway.end(request, page, complete)
+                self._commit(request)
             if request.row in prompts:
                 request.prompt_scores.append(prompts[request.row])
             if share.sample:
@@ -142,7 +143,8 @@ class Scheduler:
 
     def _take(self, request: Request, token: int, logprobs: PlaceLogprobs | None) -> Outcome:
         outcome = take_sample(request, token, self.limits.max_context_tokens)
-        outcome = outcome._replace(logprobs=logprobs, prompt_logprobs=request.take_prompt_scores())
+        if logprobs is not None or request.prompt_logprobs >= 0:
+            outcome = outcome._replace(logprobs=logprobs, prompt_logprobs=request.take_prompt_scores())
         if outcome.ended:
             self._retire(request)
         else:
