@@ -76,6 +76,12 @@ the same KV head, with its pages. What does not fit is refused with the numbers 
 
 A layer with a window reads no key from before it. Pages from before the window stay with their request until it ends:
 a page holds its tokens for all layers, and most architectures with windows have layers without one.
+
+## Another architecture
+
+A module in [worker/model/architectures](../worker/model/architectures) with a subclass of `Decoder`: `read_config`
+takes what it honours from `config.json`, `layer` puts attention, MLP and norms together and reads their weights. Then
+a line in the table beside it, a case in [tiny_models.py](../tests/model/support/tiny_models.py), and `make models-doc`.
 """
 
 

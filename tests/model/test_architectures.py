@@ -119,6 +119,15 @@ def test_ranks_share_kv_heads(group_of: Callable[[int, int], RankGroup], checkpo
     assert [info.kv_bytes_per_page for info in two] == [one.kv_bytes_per_page] * 2
 
 
+def test_more_ranks_than_kv_heads(
+    group_of: Callable[[int, int], RankGroup],
+    checkpoint: Callable[[str], Path],
+    logits: Callable[[str, tuple[int, ...]], np.ndarray],
+) -> None:
+    """Two KV heads, four ranks."""
+    check(run(group_of(4, 1), checkpoint("qwen3"), 13), lambda tokens: logits("qwen3", tokens))
+
+
 def test_context_that_yarn_stretches(
     group_of: Callable[[int, int], RankGroup], checkpoint: Callable[[str], Path]
 ) -> None:

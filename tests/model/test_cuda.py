@@ -11,13 +11,14 @@ import torch
 from rank_group import Rank, RankGroup
 from script import Script
 from tiny_llamas import Oracle
+from tiny_models import MODELS
 
 from headway.worker.parallel.communicator import alone
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")]
 
 
-@pytest.mark.parametrize("name", ["gqa-tied", "biases", "demo"])
+@pytest.mark.parametrize("name", ["gqa-tied", "biases", "demo", *(name for name in MODELS if name != "phi3-long")])
 def test_greedy_tokens_in_float32(
     name: str, checkpoint: Callable[[str], Path], oracle: Callable[[str], Oracle]
 ) -> None:

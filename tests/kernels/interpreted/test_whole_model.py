@@ -13,14 +13,15 @@ sys.path.insert(0, str(Path(__file__).parents[2] / "model" / "support"))
 from rank_group import RankGroup
 from script import Script
 from tiny_llamas import SHAPES, Oracle, write_llama
+from tiny_models import MODELS, write_model
 
 from headway.kernels.launch import INTERPRETED
 
 
-@pytest.mark.parametrize("name", ["gqa-tied"])
+@pytest.mark.parametrize("name", ["gqa-tied", "gemma2"])
 def test_greedy_tokens(name: str, tmp_path: Path) -> None:
     assert INTERPRETED
-    model = write_llama(tmp_path, seed=1, **SHAPES[name])
+    model = write_model(tmp_path, name) if name in MODELS else write_llama(tmp_path, seed=1, **SHAPES[name])
     group = RankGroup(1, 1)
     group.load(model)
     script = Script(group)
