@@ -159,12 +159,13 @@ def test_penalties_count_output_as_it_comes_and_after_a_return(
     assert back.output == expected
 
 
+@pytest.mark.parametrize("model", [MODEL, "gemma2", "qwen2-windows", "phi3"])
 def test_alone_and_in_a_batch_the_logits_are_the_same_bits(
-    group_of: Callable[[int, int], RankGroup], checkpoint: Callable[[str], Path]
+    model: str, group_of: Callable[[int, int], RankGroup], checkpoint: Callable[[str], Path]
 ) -> None:
     """Decoding alone or beside fifteen others; near-ties of logits then cannot fall otherwise."""
     group = group_of(1, 1)
-    group.load(checkpoint(MODEL), pages=128)
+    group.load(checkpoint(model), pages=128)
 
     def decode(others: int) -> np.ndarray:
         script = Script(group, pages=128)
