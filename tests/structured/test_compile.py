@@ -204,6 +204,21 @@ async def test_compiled_once_and_refused_once() -> None:
         await compiler.close()
 
 
+async def test_an_end_token_that_is_text_does_not_come_in_the_middle() -> None:
+    compiler = GrammarCompiler(DEMO, 4096, EOS, Crew())
+    a, b = (TOKENIZER.tokenize_str(letter)[0] for letter in "ab")
+    request = request_for()
+    request.eos_token_ids = frozenset([a])
+    try:
+        guide = await compiler.guide(Grammar("regex", "aa|b"), request)
+        assert a not in bits(guide) and b in bits(guide) and not bits(guide) & set(EOS)
+        guide.push(b)
+        guide.advance()
+        assert bits(guide) == {a} and not guide.over
+    finally:
+        await compiler.close()
+
+
 def request_for_no_end() -> Request:
     request = request_for()
     request.eos_token_ids = frozenset()

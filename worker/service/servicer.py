@@ -174,7 +174,9 @@ async def _compile(engine: ServedEngine, grammar: Grammar, request: Request) -> 
         request.guide = await engine.grammars.guide(grammar, request)
     except HeadwayError as refusal:
         error = refusal
-    except Exception:
+    except asyncio.CancelledError:
+        raise
+    except BaseException:  # a panic in Rust is no Exception, and the engine waits for an answer
         log.exception("the grammar of request %d failed to compile", request.id)
         error = Internal("grammar: it failed to compile")
     engine.hub.inbox.put(Compiled(request, error))

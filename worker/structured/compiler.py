@@ -22,7 +22,7 @@ from .limits import MASK_S, MAX_TEXT_BYTES, parser_limits
 from .pool import SandboxPool
 from .sandbox import Setup, make_tokenizer
 
-KEPT = 128
+KEPT = 64
 
 P = ParamSpec("P")
 T = TypeVar("T")

@@ -60,7 +60,7 @@ class Guide:
         self._token = -1
         self._output_tokens = output_tokens
         self._eos = pack(eos, words)
-        self._any_eos = pack({*model_eos, *eos}, words)
+        self._model_eos = pack(model_eos, words)
         self._ends = pack(rules.end_token_ids, words)
         self._ends_from = rules.min_new_tokens
         self._allowed = pack(rules.allowed, words) if rules.allowed else None
@@ -92,7 +92,7 @@ class Guide:
                 self._matcher.unsafe_compute_mask_ptr(self._mask.ctypes.data, self._mask.nbytes)
             self._output_tokens += 1
             self._settle()
-        except Exception as error:
+        except BaseException as error:  # a panic in Rust is no Exception, and the thread has other guides to move on
             self._fail(f"{type(error).__name__}: {error}")
         self.started = None
         self.ready = True
@@ -107,8 +107,9 @@ class Guide:
             self._fail(first_line(self._matcher))
             return
         mask = self._mask
-        complete = bool((mask & self._any_eos).any())
-        mask &= ~self._any_eos
+        complete = bool((mask & self._model_eos).any())
+        # An end id may be a piece of text too, but not in the middle of the output.
+        mask &= ~(self._model_eos | self._eos)
         if complete:
             mask |= self._eos
         left = mask if self._allowed is None else mask & self._allowed
