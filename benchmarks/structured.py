@@ -20,6 +20,7 @@ import sysconfig
 import time
 from array import array
 from pathlib import Path
+from typing import Any
 
 import grpc
 import numpy as np
@@ -60,8 +61,8 @@ def large_vocabulary(path: Path) -> Path:
     path.mkdir(exist_ok=True)
     if not (path / "tokenizer.json").exists():
         tokenizer = Tokenizer(models.BPE())
-        tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)  # type: ignore[assignment]
-        tokenizer.decoder = decoders.ByteLevel()  # type: ignore[assignment]
+        tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+        tokenizer.decoder = decoders.ByteLevel()
         trainer = trainers.BpeTrainer(
             vocab_size=128_000,
             min_frequency=1,
@@ -95,7 +96,7 @@ async def mask_times(model: Path, vocab_size: int, rows: int, steps: int) -> lis
     compiler = GrammarCompiler(model, vocab_size, [0], crew)
     draw = random.Random(0)
     guides: list[Guide] = []
-    times = []
+    times: list[float] = []
     while len(times) < steps:
         while len(guides) < rows:
             guides.append(await compiler.guide(schema(len(guides)), request()))
@@ -130,7 +131,7 @@ def hostile(number: int) -> Grammar:
 class Neighbours:
     """Streams without a grammar, and the times between their tokens."""
 
-    def __init__(self, session: grpc.aio.StreamStreamCall) -> None:
+    def __init__(self, session: Any) -> None:
         self.session = session
         self.ids = itertools.count(1)
         self.plain: dict[int, float] = {}
@@ -160,7 +161,7 @@ class Neighbours:
         while time.monotonic() < until:
             while under_fire and self.open < 16:
                 await self.submit(hostile(next(number)))
-            report = await self.session.read()
+            report: engine_pb2.SessionResponse = await self.session.read()
             now = time.perf_counter()
             self.open -= len(report.refusals)
             self.ends["refused"] = self.ends.get("refused", 0) + len(report.refusals)
@@ -195,7 +196,7 @@ def with_worker(seconds: float) -> None:
 async def under_fire(endpoint: str, seconds: float) -> None:
     """Neighbours alone, beside hostile grammars, and alone again."""
     async with grpc.aio.insecure_channel(endpoint) as channel:
-        session = EngineServiceStub(channel).Session()
+        session = EngineServiceStub(channel).Session(None)
         await session.write(engine_pb2.SessionRequest(hello=engine_pb2.Hello(router_id="benchmark")))
         neighbours = Neighbours(session)
         for _ in range(STREAMS):

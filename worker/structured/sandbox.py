@@ -94,9 +94,13 @@ def _follow(matcher: llguidance.LLMatcher, tokenizer: llguidance.LLTokenizer) ->
 
 
 def read_frame(stream: BinaryIO) -> bytes | None:
-    """One frame; None at the end."""
+    """One frame; None at the end, also when that comes in the middle of one."""
     head = stream.read(LENGTH.size)
-    return stream.read(LENGTH.unpack(head)[0]) if len(head) == LENGTH.size else None
+    if len(head) < LENGTH.size:
+        return None
+    (length,) = LENGTH.unpack(head)
+    body = stream.read(length)
+    return body if len(body) == length else None
 
 
 def frame(message: msgspec.Struct) -> bytes:
