@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from array import array
 
+import msgspec
 import pytest
 from fake_ranks import PAGE_SIZE, FakeRanks, next_token, prefix_digest
 
@@ -12,6 +13,7 @@ from headway.core.errors import ContextTooLong
 from headway.core.sampling import SamplingParams
 from headway.proto.headway.v1.sampling_pb2 import FINISH_REASON_CONTEXT, FINISH_REASON_LENGTH
 from headway.worker.pages import PagePool
+from headway.worker.plan import NONE_ALLOWED, NOT_A_NUMBER
 from headway.worker.scheduler import Limits, Outcome, Request, Scheduler
 
 VOCABULARY = 1000
@@ -149,6 +151,20 @@ def test_one_row_one_token_a_step_and_a_prompt_far_above_the_budget() -> None:
     ends = engine.run()
     assert [list(request.tokens) for request in requests] == [expected(prompt, 5) for prompt in prompts]
     assert {outcome.finish for outcome in ends.values()} == {FINISH_REASON_LENGTH}
+
+
+@pytest.mark.parametrize(("verdict", "code"), [(NOT_A_NUMBER, "INTERNAL"), (NONE_ALLOWED, "INVALID_ARGUMENT")])
+def test_a_row_without_a_token_ends_alone(verdict: int, code: str) -> None:
+    """Pages whose logits were no numbers are not offered to others."""
+    engine = Engine(pages=16, token_budget=32)
+    bad, good = engine.submit(list(range(9)), 3), engine.submit(list(range(100, 109)), 3)
+    result = engine.ranks.step(engine.scheduler.schedule())
+    result = msgspec.structs.replace(result, token_ids=[verdict, result.token_ids[1]])
+    first, _ = engine.scheduler.update(result)
+    assert first.request is bad and first.error is not None and first.error.code.name == code and first.token_ids == []
+    assert not bad.pages and engine.pool.has(bad.keys[0]) == (verdict == NONE_ALLOWED)
+    assert list(engine.run()) == [good] and list(good.tokens) == expected(list(range(100, 109)), 3)
+    assert engine.pool.used_pages == 0
 
 
 def test_two_prefixes_of_one_key_are_never_taken_for_each_other() -> None:

@@ -169,13 +169,10 @@ def _argmax(scores: Tensor) -> Tensor:
 
 def _checked(tokens: Tensor, best: Tensor) -> list[int]:
     """The tokens, or in place of each why there is none, by the highest logit of its row, [rows]."""
-    if tokens.device.type == "cpu":  # as above
-        ids, highest = tokens.numpy(), best.numpy()
-        if np.isfinite(highest).all():
-            chosen: list[int] = ids.tolist()
-            return chosen
-    tokens = torch.where(best.isfinite(), tokens, torch.where(best == -torch.inf, NONE_ALLOWED, NOT_A_NUMBER))
-    chosen = tokens.tolist()
+    fine = np.isfinite(best.numpy()).all() if best.device.type == "cpu" else False  # as above
+    if not fine:
+        tokens = torch.where(best.isfinite(), tokens, torch.where(best == -torch.inf, NONE_ALLOWED, NOT_A_NUMBER))
+    chosen: list[int] = tokens.tolist()
     return chosen
 
 

@@ -1,7 +1,7 @@
 """Who computes what in the next step.
 
 There is no prefill phase and no decode phase: every request has `computed` tokens catching up with its known tokens,
-and each step spends one token budget on that, first come, first served. Chunked prefill, prefix hits and preemption by
+and each step spends one token budget on that, the most urgent first. Chunked prefill, prefix hits and preemption by
 recomputation are all the same arithmetic.
 """
 

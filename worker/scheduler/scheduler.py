@@ -13,7 +13,7 @@ import itertools
 from ...core.errors import Overloaded
 from ...proto.headway.v1.sampling_pb2 import FINISH_REASON_EMBEDDED, FINISH_REASON_STOP, FINISH_REASON_UNSPECIFIED
 from ..pages import PagePool
-from ..plan import PlaceLogprobs, RowAdded, StepPlan, StepResult
+from ..plan import NOT_A_NUMBER, PlaceLogprobs, RowAdded, StepPlan, StepResult
 from .adapters import BASE, AdapterSlots
 from .guiding import Crew, Guides
 from .limits import Limits
@@ -115,16 +115,18 @@ class Scheduler:
         self._idle = not len(shares)
         outcomes = []
         for request, share in shares.items():
+            token = next(sampled) if share.sample else None
             page = request.computed // self.pool.page_size
             request.computed += share.tokens
             self._set_uncached(request, max(0, request.prefill_end - request.computed))
             if (complete := request.computed // self.pool.page_size) > page:
                 self._underway.end(request, page, complete)
-                self._commit(request)
+                if token != NOT_A_NUMBER:  # whose KV is no better
+                    self._commit(request)
             if request.row in prompts:
                 request.prompt_scores.append(prompts[request.row])
-            if share.sample:
-                outcomes.append(self._take(request, next(sampled), logprobs.get(request.row)))
+            if token is not None:
+                outcomes.append(self._take(request, token, logprobs.get(request.row)))
             elif share.embed:
                 self._retire(request)
                 outcomes.append(Outcome(request, [], FINISH_REASON_EMBEDDED, embedding=next(pooled)[1]))
