@@ -269,6 +269,8 @@ def _attend(
         value = value.view(rows, context, kv_heads, head_dim).transpose(1, 2)
         part = part.view(rows, kv_heads, shared, head_dim)
         if softcap:
+            # Contiguous, because products of one row and of several would otherwise go different ways, with other bits.
+            key, value = key.contiguous(), value.contiguous()
             return _capped(part, key, value, group.mask, scale, softcap).reshape(rows, heads * head_dim)
         out = F.scaled_dot_product_attention(part, key, value, attn_mask=group.mask, scale=scale)
         return out.reshape(rows, heads * head_dim)

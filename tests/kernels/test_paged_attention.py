@@ -119,14 +119,15 @@ def test_reference_agrees_with_torch() -> None:
     torch.testing.assert_close(found, expected.transpose(0, 1).reshape(9, -1))
 
 
+@pytest.mark.parametrize("head_dim", [32, 128])
 @pytest.mark.parametrize("softcap", [0.0, 5.0])
 @pytest.mark.parametrize("window", [None, 90])
-def test_a_rows_bits_do_not_depend_on_its_neighbours(window: int | None, softcap: float) -> None:
-    lengths = [5, 16, 50, 64, 100, 250, 600]  # a full row is among those that share its padding
+def test_a_rows_bits_do_not_depend_on_its_neighbours(window: int | None, softcap: float, head_dim: int) -> None:
+    lengths = [5, 16, 50, 64, 100, 250, 251, 600]  # a full row is among those that share its padding
     generator = torch.Generator().manual_seed(3)
-    caches = [torch.randn(200, 16, 2, 32, generator=generator) for _ in range(2)]
-    tables = torch.randperm(200, generator=generator)[: 7 * 25].view(7, 25).to(torch.int32).repeat(1, 2)[:, :38]
-    query = torch.randn(7, 4, 32, generator=generator)
+    caches = [torch.randn(200, 16, 2, head_dim, generator=generator) for _ in range(2)]
+    tables = torch.randperm(200, generator=generator)[: 8 * 25].view(8, 25).to(torch.int32).repeat(1, 2)[:, :38]
+    query = torch.randn(8, 4, head_dim, generator=generator)
 
     def attend(rows: list[int]) -> torch.Tensor:
         batch = plan_attention(
@@ -140,8 +141,8 @@ def test_a_rows_bits_do_not_depend_on_its_neighbours(window: int | None, softcap
         )
         return paged_attention(query[rows], *caches, batch, 0.2, softcap)
 
-    together = attend(list(range(7)))
-    for row in range(7):
+    together = attend(list(range(8)))
+    for row in range(8):
         assert torch.equal(attend([row])[0], together[row])
 
 
