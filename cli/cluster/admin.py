@@ -62,6 +62,7 @@ class ReplicaStatus(ReplicaEntry, kw_only=True):
     loaded: float
     restarts: int
     load: dict[str, Any]
+    adapters: list[str]
 
 
 def state_name(replica: admin_pb2.Replica) -> str:
@@ -93,6 +94,7 @@ def statuses(mirror: ClusterMirror) -> list[ReplicaStatus]:
                 loaded=round(replica.loaded, 4),
                 restarts=replica.restarts,
                 load=plain(replica.load),
+                adapters=[adapter.name for adapter in replica.adapters],
             )
         )
     return found

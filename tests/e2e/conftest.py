@@ -1,9 +1,13 @@
 """Clusters that tests share, and clusters of their own for tests that break them."""
 
+import sys
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 from support.clusters import Cluster
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "model" / "support"))  # adapters made by peft
 
 
 @pytest.fixture(scope="session")

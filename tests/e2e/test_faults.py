@@ -6,7 +6,9 @@ import signal
 
 import grpc
 import pytest
+from tiny_adapters import write_adapter
 
+from headway.demo import DEMO_DIR
 from headway.proto.headway.v1 import inference_pb2 as pb
 from headway.proto.headway.v1 import inference_pb2_grpc
 
@@ -14,15 +16,19 @@ pytestmark = [pytest.mark.e2e, pytest.mark.timeout(240)]
 
 
 @pytest.fixture(scope="module")
-def pair(new_cluster):
-    """Two groups of two rank processes each."""
+def pair(new_cluster, tmp_path_factory):
+    """Two groups of two rank processes each, which hold an adapter."""
     cluster = new_cluster("--replicas", "2", "--tp", "2")
+    path = write_adapter(tmp_path_factory.mktemp("adapter") / "odd", DEMO_DIR, seed=1, r=4, target_modules="all-linear")
+    cluster.run("adapters", "load", "odd", str(path))
     yield cluster
     cluster.run("down")
 
 
 async def stream(stub, number: int, progress: asyncio.Event | None = None) -> tuple[list[int], int]:
+    """Every other one runs with the adapter."""
     message = pb.GenerateRequest(
+        model="odd" if number % 2 else "",
         prompt=pb.Prompt(text=f"def method_{number}(self, "),
         sampling={"temperature": 1.0, "seed": number},
         stopping=pb.Stopping(max_new_tokens=200, ignore_eos=True),
@@ -62,6 +68,7 @@ async def test_a_killed_rank_costs_a_pause_and_its_group_recovers(pair, rank: in
             victim in now
             and now[victim]["state"] == "READY"
             and now[victim]["incarnation"] != before[victim]["incarnation"]
+            and now[victim]["adapters"] == ["odd"]
         )
 
     after = {replica["id"]: replica for replica in (await asyncio.to_thread(pair.wait_for, recovered))["replicas"]}

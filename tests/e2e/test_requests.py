@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import time
 
 import grpc
 import httpx
@@ -9,6 +10,7 @@ import openai
 import pytest
 import torch
 import transformers
+from tiny_adapters import PeftOracle, edit_adapter, write_adapter
 
 from headway.demo import DEMO_DIR
 from headway.proto.headway.v1 import inference_pb2 as pb
@@ -163,6 +165,57 @@ def test_both_fronts_return_the_same_tokens(cluster) -> None:
     printed = cluster.run("generate", body["prompt"], "--json", "--max-tokens", "12", "--temperature", "0").stdout
     assert json.loads(printed)["text"] == answer["choices"][0]["text"]
     assert len(answer["choices"][0]["token_ids"]) == 12
+
+
+@pytest.fixture(scope="module")
+def adapter(cluster, tmp_path_factory):
+    """What peft gives with an adapter and without, while the cluster serves it as "sql"."""
+    path = write_adapter(
+        tmp_path_factory.mktemp("adapters") / "sql", DEMO_DIR, seed=3, r=4, target_modules="all-linear"
+    )
+    peft = PeftOracle(DEMO_DIR, [path])
+    cluster.run("adapters", "load", "sql", str(path))
+    yield peft
+    cluster.run("adapters", "unload", "sql")
+    deadline = time.monotonic() + 10
+    while httpx.get(f"{cluster.document['http']}/v1/models/sql").status_code != 404:
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+async def test_an_adapter_is_called_as_a_model_by_both_fronts(cluster, adapter, oracle) -> None:
+    (shown,) = json.loads(cluster.run("adapters", "list", "--json").stdout)["adapters"]
+    assert (shown["name"], shown["ready_replicas"], shown["replicas"], shown["errors"]) == ("sql", 2, 2, {})
+    texts = [f"def query_{n}(self, table):\n    " for n in range(4)]
+    plain = [oracle(text, 12) for text in texts]
+    with adapter.using(0):
+        tuned = [adapter.greedy(prompt, 12) for prompt, _ in plain]
+    assert tuned != [ids for _, ids in plain]
+    async with grpc.aio.insecure_channel(cluster.document["grpc"]) as channel:
+        stub = inference_pb2_grpc.InferenceServiceStub(channel)
+        calls = [collect(stub, request(text, 12, model=name)) for text in texts for name in ("", "sql")]
+        streams = await asyncio.gather(*calls)
+        models = (await stub.ListModels(pb.ListModelsRequest())).models
+    assert [ids for _, ids, *_ in streams[1::2]] == tuned
+    assert [ids for _, ids, *_ in streams[::2]] == [ids for _, ids in plain]
+    assert {(started.model, "+" in started.model_revision) for started, *_ in streams[1::2]} == {("sql", True)}
+    async with httpx.AsyncClient(base_url=cluster.document["http"]) as http:
+        body = {"model": "sql", "prompt": texts[0], "max_tokens": 12, "temperature": 0, "ignore_eos": True}
+        answer = (await http.post("/v1/completions", json=body | {"return_token_ids": True})).json()
+        listed = (await http.get("/v1/models")).json()["data"]
+    assert answer["choices"][0]["token_ids"] == tuned[0] and answer["model"] == "sql"
+    base = next(model for model in models if not model.base)
+    assert {model.name: model.base for model in models} == {base.name: "", "sql": base.name}
+    assert {model["id"]: model["parent"] for model in listed} == {base.name: None, "sql": base.name}
+
+
+def test_an_adapter_that_cannot_be_used_is_refused_with_the_reason(cluster, tmp_path) -> None:
+    path = write_adapter(tmp_path / "dora", DEMO_DIR, seed=1, r=4, target_modules=["q_proj"])
+    edit_adapter(path, use_dora=True)
+    done = cluster.run("adapters", "load", "dora", str(path), check=False)
+    assert done.returncode == 1 and "use_dora = True is not supported" in done.stderr
+    shown = json.loads(cluster.run("adapters", "list", "--json").stdout)["adapters"]
+    assert "dora" not in {adapter["name"] for adapter in shown}
 
 
 async def test_a_cancelled_stream_frees_its_replica(cluster) -> None:
