@@ -48,6 +48,8 @@ def up(
     token_budget: Limit = None,
     max_context_tokens: Limit = None,
     max_waiting: Limit = None,
+    max_adapters: Limit = None,
+    max_lora_rank: Limit = None,
     step_timeout: StepTimeout = None,
 ) -> None:
     """Stays until Ctrl-C, which stops everything; or returns when the cluster is ready, with `--detach`."""
@@ -60,6 +62,8 @@ def up(
         "--token-budget": token_budget,
         "--max-context-tokens": max_context_tokens,
         "--max-waiting": max_waiting,
+        "--max-adapters": max_adapters,
+        "--max-lora-rank": max_lora_rank,
         "--step-timeout": step_timeout,
     }
     wanted = resolve(

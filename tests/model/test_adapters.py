@@ -70,6 +70,28 @@ def test_eight_in_one_batch_are_as_in_peft(
         np.testing.assert_allclose(np.stack(row.logits), expected, atol=TOLERANCE, rtol=TOLERANCE)
 
 
+@pytest.mark.parametrize("name", ["mistral", "qwen2", "qwen3", "gemma2", "gemma3", "phi3", "llama-one-kv-head"])
+def test_every_architecture(
+    name: str, group_of: Callable[[int, int], RankGroup], checkpoint: Callable[[str], Path], tmp_path: Path
+) -> None:
+    """Beside a base row; phi3's adapters act on matrices that are fused in the checkpoint."""
+    path = write_adapter(tmp_path, checkpoint(name), 5, r=4, target_modules="all-linear")
+    peft = PeftOracle(checkpoint(name), [path])
+    for shape in ((1, 1), (2, 1)):
+        group = group_of(*shape)
+        group.load(checkpoint(name), pages=200, engine=ENGINE)
+        assert {error for _, error in group.read_adapter(1, path)} == {""}
+        script = Script(group, pages=200)
+        script.adapters.append((0, 1))
+        for row in (0, 1, 2):
+            script.add(row, prompt_of(row, VOCAB), adapter=0 if row < 2 else -1)
+        script.finish(3)
+        for index, row in script.rows.items():
+            with peft.using(0 if index < 2 else -1):
+                expected = peft.logits(row.tokens).numpy()[row.prompt - 1 : -1]
+            np.testing.assert_allclose(np.stack(row.logits), expected, atol=TOLERANCE, rtol=TOLERANCE)
+
+
 def test_adapters_differ_from_each_other_and_from_the_base(family: Family) -> None:
     """Or the comparison would prove little."""
     _, peft = family("gqa-tied")

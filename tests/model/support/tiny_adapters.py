@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from tiny_llamas import Oracle
-from transformers import LlamaForCausalLM
+from transformers import AutoModelForCausalLM
 
 ATTENTION = ["q_proj", "k_proj", "v_proj", "o_proj"]
 # Eight that differ in whatever an adapter may choose.
@@ -30,7 +30,7 @@ KINDS: list[dict[str, Any]] = [
 def write_adapter(directory: Path, base: Path, seed: int, **config: Any) -> Path:
     """An adapter of the model in `base` with every matrix random; `config` are fields of LoraConfig."""
     torch.manual_seed(seed)
-    model = get_peft_model(LlamaForCausalLM.from_pretrained(base), LoraConfig(task_type="CAUSAL_LM", **config))
+    model = get_peft_model(AutoModelForCausalLM.from_pretrained(base), LoraConfig(task_type="CAUSAL_LM", **config))
     with torch.no_grad():
         for name, weight in model.named_parameters():
             if "lora_" in name:
