@@ -73,7 +73,6 @@ class Intake:
         sinks, self.sinks = self.sinks, {}
         self._ledger.forget(self._replica.replica_id)
         self._replica.figures = None
-        self._replica.adapters = {}  # the next session begins with them
         for sink in sinks.values():
             sink.lost(why)
         return len(sinks)

@@ -64,6 +64,22 @@ async def test_it_comes_and_goes_with_its_replicas(rig: Rig, engines: list[Scrip
         rig.catalogue.get("sql")
 
 
+async def test_a_replica_that_is_away_or_came_back_without_it(rig: Rig, engine: ScriptedEngine) -> None:
+    """While it is away asking again makes sense; once it is back without the adapter, nobody has it."""
+    engine.hold_adapters(sql="a1")
+    await rig.connect(engine)
+    await eventually(lambda: rig.catalogue.ready_replicas("sql"))
+    await engine.die()
+    await eventually(lambda: not rig.catalogue.ready_replicas("m"))
+    with pytest.raises(Unavailable):
+        rig.catalogue.get("sql")
+    engine.hold_adapters()
+    await engine.start()
+    await eventually(lambda: rig.catalogue.ready_replicas("m"))
+    with pytest.raises(NotFound):
+        rig.catalogue.get("sql")
+
+
 async def test_it_goes_on_where_the_same_revision_is_held(rig: Rig, engines: list[ScriptedEngine]) -> None:
     """Another revision of the adapter would go on with other tokens, and the model itself all the more."""
     engines[0].hold_adapters(sql="a1")

@@ -16,7 +16,8 @@ class AdapterSlots:
 
     def __init__(self, count: int) -> None:
         self._free = list(range(count - 1, -1, -1))
-        self._slots: OrderedDict[int, int] = OrderedDict()  # slot by adapter, the least recently used first
+        # Slot by adapter. Of those without a row, the least recently used comes first.
+        self._slots: OrderedDict[int, int] = OrderedDict()
         self._rows: Counter[int] = Counter()
         self._changes: list[tuple[int, int]] = []
         self.swaps = 0
@@ -33,7 +34,6 @@ class AdapterSlots:
             self._slots[adapter] = self._empty_slot()
             self._changes.append((self._slots[adapter], adapter))
             self.swaps += 1
-        self._slots.move_to_end(adapter)
         self._rows[adapter] += 1
         return self._slots[adapter]
 
