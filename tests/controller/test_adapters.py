@@ -20,7 +20,8 @@ def held(up) -> dict[str, dict[str, str]]:
 async def test_every_replica_holds_it_and_later_ones_too(up):
     effect = (await up.admin.LoadAdapter(Load(name="sql", path="/a/sql"))).effect
     assert list(effect.steps) == ["load adapter sql of demo from /a/sql on each replica"]
-    assert [leader.adapter_calls for leader in up.supervisor.leaders.values()] == [["load sql"], ["load sql"]]
+    # Before a leader's own report comes it may be asked again, which changes nothing.
+    assert [set(leader.adapter_calls) for leader in up.supervisor.leaders.values()] == [{"load sql"}, {"load sql"}]
     (model,) = up.controller.view.models()
     assert [(adapter.name, adapter.path) for adapter in model.adapters] == [("sql", "/a/sql")]
 
@@ -51,7 +52,7 @@ async def test_a_refusal_by_one_replica_takes_it_from_the_others(up):
     code, _, field = await refused(up.admin.LoadAdapter(Load(name="sql", path="/bad-for-demo-1")))
     assert (code, field) == (grpc.StatusCode.INVALID_ARGUMENT, "path")
     other = up.supervisor.leaders["demo-0"]
-    await up.until(lambda: other.adapter_calls == ["load sql", "unload sql"])
+    await up.until(lambda: set(other.adapter_calls) == {"load sql", "unload sql"} and not other.adapters)
     assert not up.controller.state.adapters
 
 
