@@ -39,7 +39,7 @@ class Engine:
         self.ids = 0
 
     def submit(
-        self, tokens: list[int], max_new: int, forged: Request | None = None, priority: int = 0, seed: int = 0
+        self, tokens: list[int], max_new: int, forged: Request | None = None, priority: int = 0, scored: bool = False
     ) -> Request:
         """`forged` has a first page of the same key."""
         self.ids += 1
@@ -49,7 +49,8 @@ class Engine:
             tokens=array("I", tokens),
             prompt_tokens=len(tokens),
             max_new_tokens=max_new,
-            sampling=SamplingParams(seed=seed),
+            sampling=SamplingParams(),
+            prompt_logprobs=0 if scored else -1,
             priority=priority,
             root=ROOT,
             page_size=PAGE_SIZE,

@@ -127,3 +127,20 @@ def test_who_waits_for_a_prefix_goes_on_at_once_when_it_will_not_come() -> None:
             assert waits.cached_tokens == 8 and waits.computed == 16
         engine.run()
         assert list(waits.tokens) == expected(prompt(0, 40), 1)
+
+
+def test_a_prompt_that_gives_way_halfway_is_scored_again_from_its_start() -> None:
+    engine = Engine(pages=16, max_sequences=1, token_budget=8)
+    scored = engine.submit(prompt(0, 30), 2, priority=1, scored=True)
+    engine.step()
+    engine.step()
+    assert len(scored.prompt_scores) == 2
+    engine.submit(prompt(1, 5), 1)
+    engine.step()
+    assert scored.preemptions == 1
+    scores = []
+    while engine.scheduler.busy:
+        for outcome in engine.scheduler.update(engine.ranks.step(engine.scheduler.schedule())):
+            scores += [outcome.prompt_logprobs] if outcome.request is scored else []
+    assert [part is not None for part in scores] == [True, False] and scored.cached_tokens == 0
+    assert scores[0] is not None and scores[0].ids == scored.tokens[1:30].tobytes()
