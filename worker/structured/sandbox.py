@@ -86,8 +86,9 @@ def _follow(matcher: llguidance.LLMatcher, tokenizer: llguidance.LLTokenizer) ->
             )
         if matcher.is_error():
             return matcher.get_error() if place == 0 else ""
-        allowed = np.flatnonzero(np.unpackbits(mask.view(np.uint8), bitorder="little"))
-        choices = np.setdiff1d(allowed, tokenizer.eos_tokens)
+        bits = np.unpackbits(mask.view(np.uint8), bitorder="little")
+        bits[tokenizer.eos_tokens] = 0
+        choices = np.flatnonzero(bits)
         if not len(choices) or not matcher.consume_token(int(draw.choice(choices))):
             break
     return ""
