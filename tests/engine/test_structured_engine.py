@@ -228,3 +228,15 @@ async def test_a_session_that_ends_takes_its_compiling_requests_along(worker_of,
             await session.submit(PROMPT, 9, grammar=slow)
             await session.report(lambda report: report.last_submit_id == 1)
         assert (await watcher.idle()).waiting == 0
+
+
+async def test_requests_without_a_grammar_are_the_same_to_the_bit_beside_structured_ones(worker_of, session_to):
+    async with session_to(worker_of(*POOL)) as session:
+        alone = await session.generate(prompt(70), 24, SAMPLED, logprobs=3)
+        grammar = Grammar(regex="[a-z ]{200}")
+        others = [await session.submit(prompt(at, 20), 30, grammar=grammar) for at in (71, 72, 73)]
+        await asyncio.gather(*(stream.started.wait() for stream in others))
+        beside = await session.generate(prompt(70), 24, SAMPLED, logprobs=3)
+        await asyncio.gather(*(asyncio.wait_for(stream.done.wait(), 60) for stream in others))
+    assert beside.token_ids == alone.token_ids and len(alone.logprobs) == 24
+    assert beside.logprobs == alone.logprobs
