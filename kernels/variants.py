@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 from . import (
     attention_decode,
     attention_prefill,
+    fused_moe,
     launch,
     linear_w4a16,
     linear_w8a8,
@@ -155,6 +156,14 @@ def _linear() -> Iterator[Variant]:
         "add parts", linear_w8a8.add_parts_kernel,
         {"parts": "*fp32", "bias": "*bf16", "out": "*bf16", "rows": "i32", "outputs": "i32"},
         {"SPLITS": 8, "BIAS": False, "BLOCK": 1024},
+    )  # fmt: skip
+
+    yield Variant(
+        "experts", fused_moe.grouped_kernel,
+        {"x": "*bf16", "weight": "*bf16", "out": "*bf16", "places": "*i64", "owners": "*i64", "total": "i32"},
+        {"SHARE": 8, "INPUTS": 2048, "OUTPUTS": 1536, "BLOCK_ROWS": fused_moe.BLOCK_ROWS,
+         "BLOCK_OUT": fused_moe.BLOCK_OUT, "BLOCK_IN": fused_moe.BLOCK_IN, "PRECISION": "tf32"},
+        4, 4,
     )  # fmt: skip
 
 

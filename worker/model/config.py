@@ -48,7 +48,11 @@ class LayerAttention(msgspec.Struct, frozen=True):
 
 
 class Shape(msgspec.Struct, frozen=True, kw_only=True):
-    """What every decoder has. Counts are the whole model's, not a rank's."""
+    """What every decoder has. Counts are the whole model's, not a rank's.
+
+    `experts` is 0 for a dense model; `expert_width` is moe_intermediate_size, 0 where experts have no width of their
+    own.
+    """
 
     architecture: str
     vocab_size: int
@@ -63,6 +67,8 @@ class Shape(msgspec.Struct, frozen=True, kw_only=True):
     tied_embeddings: bool
     dtype: str
     eos_token_ids: tuple[int, ...]
+    experts: int = 0
+    expert_width: int = 0
 
     def extended(self, kind: type[Config], attention: Sequence[LayerAttention], **more: Any) -> Config:
         """The configuration of an architecture: this shape, what each layer attends to, and fields of its own."""
@@ -99,6 +105,8 @@ class Defaults(msgspec.Struct, frozen=True):
     head_dim: int = 0
     norm_eps: float = 1e-6
     tied_embeddings: bool = False
+    experts: int = 0
+    expert_width: int = 0
 
 
 def read_shape(fields: Fields, defaults: Defaults) -> Shape:
@@ -126,7 +134,21 @@ def read_shape(fields: Fields, defaults: Defaults) -> Shape:
         tied_embeddings=fields.flag("tie_word_embeddings", defaults.tied_embeddings),
         dtype=_dtype(fields),
         eos_token_ids=fields.token_ids("eos_token_id"),
+        **_experts(fields, defaults),
     )
+
+
+def _experts(fields: Fields, defaults: Defaults) -> dict[str, int]:
+    """transformers 5 calls num_experts num_local_experts, too. Only an architecture that has experts by default reads
+    them: for any other, naming some is no neutral thing to say."""
+    if not defaults.experts:
+        return {}
+    count = fields.count("num_local_experts", fields.count("num_experts", defaults.experts))
+    return {"experts": count, "expert_width": _width(fields, defaults)}
+
+
+def _width(fields: Fields, defaults: Defaults) -> int:
+    return fields.count("moe_intermediate_size", defaults.expert_width) if defaults.expert_width else 0
 
 
 def read_outline(directory: Path) -> Shape:

@@ -62,7 +62,8 @@ def load_model(
 def _elements(config: ModelConfig, split: Split, comm: Communicator) -> int:
     """About how many weights this rank reads: norms and biases are too small to count."""
     heads = 2 * split.heads.size + 2 * split.kv_heads.size
-    layer = config.hidden_size * (heads * config.head_dim + 3 * split.columns.size)
+    mlp = 3 * (split.expert_columns.size or split.columns.size) * max(1, config.experts)
+    layer = config.hidden_size * (heads * config.head_dim + mlp)
     embeddings = split.vocab.size * config.hidden_size * (comm.place.is_first_stage + comm.place.is_last_stage)
     if config.tied_embeddings and comm.place.pp == 1:
         embeddings //= 2

@@ -11,15 +11,21 @@ DESCRIPTIVE = {"finetuned": (True, False)}  # entries of a rope section that cha
 
 
 def read_rope(
-    fields: Fields, head_dim: int, context: int, *, original: int | None = None, partial: bool = False
+    fields: Fields,
+    head_dim: int,
+    context: int,
+    *,
+    original: int | None = None,
+    partial: bool = False,
+    theta: float = 10000.0,
 ) -> Rope:
     """`rope_parameters` of transformers 5, or `rope_theta` and `rope_scaling` of transformers 4.
 
-    `context` is max_position_embeddings, `original` the default of what it was before stretching. With `partial`, less
-    than the whole of each head may turn.
+    `context` is max_position_embeddings, `original` the default of what it was before stretching, `theta` that of
+    rope_theta. With `partial`, less than the whole of each head may turn.
     """
     section = fields.inside("rope_parameters" if fields.get("rope_parameters") else "rope_scaling")
-    theta = section.number("rope_theta") if "rope_theta" in section.values else fields.number("rope_theta", 10000.0)
+    theta = section.number("rope_theta") if "rope_theta" in section.values else fields.number("rope_theta", theta)
     share = 1.0
     if partial:
         share = section.number("partial_rotary_factor", fields.number("partial_rotary_factor", 1.0))

@@ -29,7 +29,8 @@ class Part(msgspec.Struct, frozen=True):
 
 
 class Split(msgspec.Struct, frozen=True):
-    """A rank's slice: its layers, and within them its heads, KV heads, MLP columns and vocabulary.
+    """A rank's slice: its layers, and within them its heads, KV heads, MLP columns, vocabulary, and the columns of each
+    expert where experts have a width of their own.
 
     Where there are more ranks than KV heads, several ranks hold the same one.
     """
@@ -39,6 +40,7 @@ class Split(msgspec.Struct, frozen=True):
     kv_heads: Part
     columns: Part
     vocab: Part
+    expert_columns: Part = Part(0, 0)
 
 
 def split_model(shape: Shape, place: Topology) -> Split:
@@ -48,6 +50,8 @@ def split_model(shape: Shape, place: Topology) -> Split:
         "intermediate_size": shape.intermediate_size,
         "vocab_size": shape.vocab_size,
     }
+    if shape.expert_width:
+        shared["moe_intermediate_size"] = shape.expert_width
     fits = [tp for tp in range(1, min(shared.values()) + 1) if _fits(tp, shape.kv_heads, shared)]
     choices = f"tp can be {', '.join(map(str, fits))}"
     for name, whole in shared.items():
@@ -74,7 +78,14 @@ def split_model(shape: Shape, place: Topology) -> Split:
         kv_heads = Part(first, first + 1)
     else:
         kv_heads = part(shape.kv_heads)
-    return Split(layers, part(shape.heads), kv_heads, part(shape.intermediate_size), part(shape.vocab_size))
+    return Split(
+        layers=layers,
+        heads=part(shape.heads),
+        kv_heads=kv_heads,
+        columns=part(shape.intermediate_size),
+        vocab=part(shape.vocab_size),
+        expert_columns=part(shape.expert_width),
+    )
 
 
 def _fits(tp: int, kv_heads: int, shared: dict[str, int]) -> bool:

@@ -42,6 +42,10 @@ class WeightReader:
         """The part's rows of a [rows, columns] matrix."""
         return self._read(name, (rows, columns), 0, part)
 
+    def inputs(self, name: str, rows: int, columns: int, part: Part) -> Tensor:
+        """The part's columns of a [rows, columns] matrix."""
+        return self._read(name, (rows, columns), 1, part)
+
     def fused_rows(self, parts: list[tuple[str, int, Part]], inputs: int, bias: bool) -> Linear:
         """Several layers of one input as one product; (name, outputs, part of the outputs) each."""
         weight = torch.cat([self.rows(f"{name}.weight", outputs, inputs, part) for name, outputs, part in parts])

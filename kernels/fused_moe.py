@@ -1,0 +1,163 @@
+"""A mixture of gated experts: each token goes through the few that its router chose, and gets their weighted sum.
+
+Tokens are sorted by expert, so that each expert's two products see all of its tokens at once (MegaBlocks: Gale et al.,
+2022). On a device the sorted tokens are cut into blocks of one expert each and all experts go through one launch a
+product; nothing is asked of the host.
+
+On CPU in float32 a token's result has the same bits whatever the other tokens are: products give each row the same
+bits for any number of rows above one, a single row is computed twice, and experts are summed in the router's order.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from .launch import half_type, jit, takes, tl, triton
+from .swiglu import swiglu
+
+BLOCK_ROWS = 16  # of one expert: a decode batch gives each expert a handful
+BLOCK_OUT = 64
+BLOCK_IN = 64
+
+
+class Experts(NamedTuple):
+    """Weights of all experts, of one dtype, the inputs first on CPU and last on a device (see `pack_experts`).
+
+    gate_up: [experts, hidden, 2 * width] or [experts, 2 * width, hidden], the gate first; down: [experts, width,
+    hidden] or [experts, hidden, width].
+    """
+
+    gate_up: Tensor
+    down: Tensor
+
+
+def pack_experts(gate_up: Tensor, down: Tensor) -> Experts:
+    """From [experts, 2 * width, hidden] and [experts, hidden, width], as checkpoints have each expert."""
+    if takes(gate_up):
+        return Experts(gate_up.contiguous(), down.contiguous())
+    return Experts(gate_up.transpose(1, 2).contiguous(), down.transpose(1, 2).contiguous())
+
+
+def fused_moe(x: Tensor, experts: Experts, chosen: Tensor, shares: Tensor) -> Tensor:
+    """The sum over j of `shares[t, j]` times expert `chosen[t, j]`'s `down(silu(gate(x[t])) * up(x[t]))`.
+
+    x: [tokens, hidden]; experts: of `pack_experts`; chosen: [tokens, k] int64, all different in a row; shares:
+    [tokens, k] float32. Returns [tokens, hidden] of the dtype of `x`.
+    """
+    if takes(x):
+        return _launch(x.contiguous(), experts, chosen, shares)
+    tokens, k = chosen.shape
+    outputs = torch.empty((tokens * k, x.shape[1]), dtype=x.dtype, device=x.device)
+    order = chosen.flatten().argsort(stable=True)
+    counts = torch.bincount(chosen.flatten(), minlength=len(experts.down)).tolist()
+    first = 0
+    for expert, count in enumerate(counts):
+        if count:
+            places = order[first : first + count]
+            hidden = swiglu(_product(x.index_select(0, places // k), experts.gate_up[expert]))
+            outputs.index_copy_(0, places, _product(hidden, experts.down[expert]))
+            first += count
+    return _weighted(outputs.view(tokens, k, -1), shares)
+
+
+def fused_moe_reference(x: Tensor, gate_up: Tensor, down: Tensor, chosen: Tensor, shares: Tensor) -> Tensor:
+    """The definition, token by token, of weights as checkpoints have them (see `pack_experts`)."""
+    result = torch.zeros_like(x)
+    for token, (experts, parts) in enumerate(zip(chosen.tolist(), shares.tolist(), strict=True)):
+        for expert, share in zip(experts, parts, strict=True):
+            gate, up = (gate_up[expert] @ x[token]).chunk(2)
+            result[token] += share * (down[expert] @ (F.silu(gate) * up))
+    return result
+
+
+def _product(x: Tensor, weight: Tensor) -> Tensor:
+    if x.shape[0] == 1:
+        return torch.mm(x.expand(2, -1), weight)[:1]
+    return torch.mm(x, weight)
+
+
+def _weighted(outputs: Tensor, shares: Tensor) -> Tensor:
+    """[tokens, k, hidden] and [tokens, k] to [tokens, hidden], first to last."""
+    shares = shares.to(outputs.dtype).unsqueeze(-1)
+    total = outputs[:, 0] * shares[:, 0]
+    for j in range(1, outputs.shape[1]):
+        total.addcmul_(outputs[:, j], shares[:, j])
+    return total
+
+
+def _launch(x: Tensor, experts: Experts, chosen: Tensor, shares: Tensor) -> Tensor:
+    tokens, hidden = x.shape
+    k, (count, two_widths, _) = chosen.shape[1], experts.gate_up.shape
+    if not tokens:
+        return torch.empty_like(x)
+    places, owners = _blocks(chosen, count)
+    gate_up = torch.empty((tokens * k, two_widths), dtype=x.dtype, device=x.device)
+    _grouped(x, experts.gate_up, gate_up, places, owners, tokens * k, k)
+    inner = swiglu(gate_up)
+    outputs = torch.empty((tokens * k, hidden), dtype=x.dtype, device=x.device)
+    _grouped(inner, experts.down, outputs, places, owners, tokens * k, 1)
+    return _weighted(outputs.view(tokens, k, hidden), shares)
+
+
+def _blocks(chosen: Tensor, experts: int) -> tuple[Tensor, Tensor]:
+    """Blocks of places in `chosen`, flat, each of one expert: places [blocks * BLOCK_ROWS] int64, filled up with the
+    number of places, and the expert of each block, [blocks] int64, -1 for blocks that are not needed.
+
+    The number of blocks is the most that there could be, so that the host need not know how many there are.
+    """
+    flat = chosen.flatten()
+    total = flat.numel()
+    most = min(total, (total + experts * (BLOCK_ROWS - 1)) // BLOCK_ROWS)
+    counts = torch.zeros(experts, dtype=torch.int64, device=flat.device).scatter_add_(0, flat, torch.ones_like(flat))
+    blocks = (counts + BLOCK_ROWS - 1) // BLOCK_ROWS
+    ends = blocks.cumsum(0)
+    number = torch.arange(most, device=flat.device)
+    owners = torch.searchsorted(ends, number, right=True)
+    owners = torch.where(number < ends[-1], owners, -1)
+    order = flat.argsort(stable=True)
+    expert = flat[order]
+    rank = torch.arange(total, device=flat.device) - (counts.cumsum(0) - counts)[expert]
+    into = (ends - blocks)[expert] * BLOCK_ROWS + rank
+    places = torch.full((most * BLOCK_ROWS,), total, dtype=torch.int64, device=flat.device)
+    return places.scatter_(0, into, order), owners
+
+
+def _grouped(x: Tensor, weight: Tensor, out: Tensor, places: Tensor, owners: Tensor, total: int, share: int) -> None:
+    """`out[p] = weight[owner of p] @ x[p // share]` for every place."""
+    _, outputs, inputs = weight.shape
+    grouped_kernel[(len(owners), triton.cdiv(outputs, BLOCK_OUT))](
+        x, weight, out, places, owners, total,
+        SHARE=share, INPUTS=inputs, OUTPUTS=outputs, BLOCK_ROWS=BLOCK_ROWS, BLOCK_OUT=BLOCK_OUT, BLOCK_IN=BLOCK_IN,
+        PRECISION="tf32" if half_type(x.dtype) else "ieee", num_warps=4, num_stages=4,
+    )  # fmt: skip
+
+
+@jit
+def grouped_kernel(
+    x: tl.tensor, weight: tl.tensor, out: tl.tensor, places: tl.tensor, owners: tl.tensor, total: tl.tensor,
+    SHARE: tl.constexpr, INPUTS: tl.constexpr, OUTPUTS: tl.constexpr, BLOCK_ROWS: tl.constexpr,
+    BLOCK_OUT: tl.constexpr, BLOCK_IN: tl.constexpr, PRECISION: tl.constexpr,
+) -> None:  # fmt: skip
+    """One block of rows of one expert, and one block of outputs; taken as weight times rows, which are few."""
+    block = tl.program_id(0)
+    expert = tl.load(owners + block)
+    if expert < 0:
+        return
+    place = tl.load(places + block * BLOCK_ROWS + tl.arange(0, BLOCK_ROWS))
+    real = place < total
+    o = tl.program_id(1) * BLOCK_OUT + tl.arange(0, BLOCK_OUT)
+    i = tl.arange(0, BLOCK_IN)
+    w_rows = weight + (expert * OUTPUTS + o).to(tl.int64)[:, None] * INPUTS
+    x_rows = x + (place // SHARE)[None, :] * INPUTS
+    sums = tl.zeros((BLOCK_OUT, BLOCK_ROWS), tl.float32)
+    for start in range(0, INPUTS, BLOCK_IN):
+        at = start + i
+        w = tl.load(w_rows + at[None, :], mask=(o < OUTPUTS)[:, None] & (at < INPUTS)[None, :], other=0.0)
+        v = tl.load(x_rows + at[:, None], mask=real[None, :] & (at < INPUTS)[:, None], other=0.0)
+        sums = tl.dot(w, v, sums, input_precision=PRECISION)
+    asked = (o < OUTPUTS)[:, None] & real[None, :]
+    tl.store(out + place[None, :] * OUTPUTS + o[:, None], sums.to(out.dtype.element_ty), mask=asked)

@@ -1,0 +1,66 @@
+"""The block of experts in place of an MLP: a router, and what each token's experts say.
+
+Ranks of a tensor-parallel group hold some columns of every expert, as they do of a dense MLP: each token's work is then
+spread evenly, whichever experts it takes, and the ranks' shares are summed as ever.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from ...kernels.fused_moe import Experts, fused_moe, pack_experts
+from .config import ModelConfig
+from .linear import Linear
+from .split import Part
+from .weights import WeightReader
+
+
+class ExpertNames(NamedTuple):
+    """How a checkpoint calls an expert's three matrices."""
+
+    gate: str
+    up: str
+    down: str
+
+
+class ExpertMlp:
+    """`router` scores all experts; the `active` best of a token speak, weighted by their share of probability, which is
+    scaled to 1 over them with `normalized`."""
+
+    def __init__(self, router: Linear, experts: Experts, active: int, *, normalized: bool) -> None:
+        self.router = router
+        self.experts = experts
+        self.active = active
+        self.normalized = normalized
+
+    def __call__(self, x: Tensor) -> Tensor:
+        probabilities = self.router(x).softmax(-1, dtype=torch.float32)
+        shares, chosen = probabilities.topk(self.active, -1)
+        if self.normalized:
+            shares = shares / shares.sum(-1, keepdim=True)
+        return fused_moe(x, self.experts, chosen, shares)
+
+
+def read_experts(
+    weights: WeightReader, config: ModelConfig, count: int, width: int, columns: Part, names: ExpertNames
+) -> Experts:
+    """`columns` of the `width` of each of `count` experts, which lie below "experts.0." and so on."""
+    hidden, part = config.hidden_size, columns.size
+    like = {"dtype": weights.dtype, "device": weights.device}
+    # In one piece from the start: collecting the experts first would take the block's memory twice.
+    gate_up = torch.empty((count, 2 * part, hidden), **like)
+    down = torch.empty((count, hidden, part), **like)
+    for index in range(count):
+        expert = weights.inside(f"experts.{index}.")
+        gate_up[index, :part] = expert.rows(f"{names.gate}.weight", width, hidden, columns)
+        gate_up[index, part:] = expert.rows(f"{names.up}.weight", width, hidden, columns)
+        down[index] = expert.inputs(f"{names.down}.weight", hidden, width, columns)
+    return pack_experts(gate_up, down)
+
+
+def read_router(weights: WeightReader, config: ModelConfig, count: int) -> Linear:
+    """The whole router: every rank chooses alike."""
+    return Linear(weights.rows("gate.weight", count, config.hidden_size, Part(0, count)))
