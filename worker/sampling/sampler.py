@@ -113,7 +113,7 @@ class Sampler:
         draws = Draws(floats[0], integers[2].int(), floats[1], floats[2], self._seeds(params), integers[1], integers[0])
         filtered = any(row.top_k > 0 or row.top_p < 1.0 or row.min_p > 0.0 for row in params)
         logits = logits.contiguous()
-        return _checked(sample(logits, draws, filtered=filtered), logits.amax(-1, keepdim=True))
+        return _checked(sample(logits, draws, filtered=filtered), logits.amax(-1))
 
     def _draw(self, logits: Tensor, rows: list[int], positions: list[int]) -> list[int]:
         """Draws for rows that are not greedy."""
