@@ -49,10 +49,9 @@ def read_experts(
 ) -> Experts:
     """`columns` of the `width` of each of `count` experts, which lie below "experts.0." and so on."""
     hidden, part = config.hidden_size, columns.size
-    like = {"dtype": weights.dtype, "device": weights.device}
     # In one piece from the start: collecting the experts first would take the block's memory twice.
-    gate_up = torch.empty((count, 2 * part, hidden), **like)
-    down = torch.empty((count, hidden, part), **like)
+    gate_up = torch.empty((count, 2 * part, hidden), dtype=weights.dtype, device=weights.device)
+    down = torch.empty((count, hidden, part), dtype=weights.dtype, device=weights.device)
     for index in range(count):
         expert = weights.inside(f"experts.{index}.")
         gate_up[index, :part] = expert.rows(f"{names.gate}.weight", width, hidden, columns)
