@@ -1,4 +1,4 @@
-"""Rotary embedding of queries and keys, and the write of keys and values into the paged cache, in one pass.
+"""Norm and rotary embedding of queries and keys, and the write of keys and values into the paged cache, in one pass.
 
 The cache may be narrower than the model: int8 or fp8 (e4m3), with one float32 scale for each token and KV head, taken
 from the largest magnitude of that key or value when it is written.
@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from .launch import jit, power_of_two, takes, tl
+from .rms_norm import rms_norm_reference
 from .rotary import rotate
 
 INT8_LARGEST = 127.0
@@ -35,6 +36,14 @@ class KvPages(NamedTuple):
         return int(self.keys.shape[1])
 
 
+class HeadNorms(NamedTuple):
+    """RMS norms over each query and key head, ahead of the turn. Weights: [head_dim], float."""
+
+    query: Tensor
+    key: Tensor
+    eps: float
+
+
 def quantize_heads(x: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
     """`x` [..., head_dim] as `dtype` (int8 or float8_e4m3fn), and the scale [...] float32 that gives it back."""
     largest = INT8_LARGEST if dtype == torch.int8 else FP8_LARGEST
@@ -47,24 +56,31 @@ def quantize_heads(x: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
 
 
 def rope_kv_write(
-    qkv: Tensor, cos: Tensor, signed_sin: Tensor, positions: Tensor, slots: Tensor, pages: KvPages, heads: int
-) -> Tensor:
-    """Turns queries and keys by their positions, stores keys and values in their slots, returns the queries.
+    qkv: Tensor, cos: Tensor, signed_sin: Tensor, positions: Tensor, slots: Tensor, pages: KvPages, heads: int,
+    norms: HeadNorms | None = None,
+) -> Tensor:  # fmt: skip
+    """Norms queries and keys where there are norms, turns them by their positions, stores keys and values in their
+    slots, returns the queries.
 
     qkv: [tokens, heads + 2 * kv_heads, head_dim], contiguous; cos, signed_sin: [positions, rotary_dim], tables of
     `rotary_tables`, of which a head's first rotary_dim elements are turned; positions, slots: [tokens] int64, slots as
     for `kv_write`. Returns [tokens, heads, head_dim].
     """
     if takes(qkv):
-        return _launch(qkv, cos, signed_sin, positions, slots, pages, heads)
-    return rope_kv_write_reference(qkv, cos, signed_sin, positions, slots, pages, heads)
+        return _launch(qkv, cos, signed_sin, positions, slots, pages, heads, norms)
+    return rope_kv_write_reference(qkv, cos, signed_sin, positions, slots, pages, heads, norms)
 
 
 def rope_kv_write_reference(
-    qkv: Tensor, cos: Tensor, signed_sin: Tensor, positions: Tensor, slots: Tensor, pages: KvPages, heads: int
-) -> Tensor:
+    qkv: Tensor, cos: Tensor, signed_sin: Tensor, positions: Tensor, slots: Tensor, pages: KvPages, heads: int,
+    norms: HeadNorms | None = None,
+) -> Tensor:  # fmt: skip
     """The same by torch's operations."""
     kv_heads = pages.keys.shape[2]
+    if norms is not None:
+        query = rms_norm_reference(qkv[:, :heads], norms.query, norms.eps)
+        key = rms_norm_reference(qkv[:, heads : heads + kv_heads], norms.key, norms.eps)
+        qkv = torch.cat((query.to(qkv.dtype), key.to(qkv.dtype), qkv[:, heads + kv_heads :]), 1)
     width = cos.shape[-1]
     turned = rotate(qkv[:, : heads + kv_heads, :width], cos[positions].unsqueeze(1), signed_sin[positions].unsqueeze(1))
     turned = torch.cat((turned, qkv[:, : heads + kv_heads, width:]), -1)
@@ -81,8 +97,9 @@ def rope_kv_write_reference(
 
 
 def _launch(
-    qkv: Tensor, cos: Tensor, signed_sin: Tensor, positions: Tensor, slots: Tensor, pages: KvPages, heads: int
-) -> Tensor:
+    qkv: Tensor, cos: Tensor, signed_sin: Tensor, positions: Tensor, slots: Tensor, pages: KvPages, heads: int,
+    norms: HeadNorms | None,
+) -> Tensor:  # fmt: skip
     tokens, _, head_dim = qkv.shape
     kv_heads, rotary_dim = pages.keys.shape[2], cos.shape[-1]
     query = torch.empty((tokens, heads, head_dim), dtype=qkv.dtype, device=qkv.device)
@@ -91,8 +108,9 @@ def _launch(
         rope_kv_write_kernel[(tokens, heads + 2 * kv_heads)](
             qkv, cos, signed_sin, positions, slots, query, pages.keys, pages.values,
             pages.key_scales if narrow else qkv, pages.value_scales if narrow else qkv,
+            norms.query if norms else qkv, norms.key if norms else qkv, norms.eps if norms else 0.0,
             HEADS=heads, KV_HEADS=kv_heads, DIM=head_dim, ROTARY=rotary_dim, BLOCK=power_of_two(head_dim),
-            NARROW=narrow, INT8=pages.keys.dtype == torch.int8, num_warps=1,
+            NORMS=norms is not None, NARROW=narrow, INT8=pages.keys.dtype == torch.int8, num_warps=1,
         )  # fmt: skip
     return query
 
@@ -100,10 +118,10 @@ def _launch(
 @jit
 def rope_kv_write_kernel(
     qkv: tl.tensor, cos: tl.tensor, signed_sin: tl.tensor, positions: tl.tensor, slots: tl.tensor, query: tl.tensor,
-    keys: tl.tensor, values: tl.tensor,
-    key_scales: tl.tensor, value_scales: tl.tensor,
+    keys: tl.tensor, values: tl.tensor, key_scales: tl.tensor, value_scales: tl.tensor, query_norm: tl.tensor,
+    key_norm: tl.tensor, eps: tl.tensor,
     HEADS: tl.constexpr, KV_HEADS: tl.constexpr, DIM: tl.constexpr, ROTARY: tl.constexpr, BLOCK: tl.constexpr,
-    NARROW: tl.constexpr, INT8: tl.constexpr,
+    NORMS: tl.constexpr, NARROW: tl.constexpr, INT8: tl.constexpr,
 ) -> None:  # fmt: skip
     """One program for each token and head of `qkv`."""
     token = tl.program_id(0).to(tl.int64)
@@ -112,11 +130,17 @@ def rope_kv_write_kernel(
     inside = at < DIM
     source = qkv + (token * (HEADS + 2 * KV_HEADS) + head) * DIM
     value = tl.load(source + at, mask=inside, other=0.0).to(tl.float32)
+    scale = 1.0
+    if NORMS and head < HEADS + KV_HEADS:
+        scale = tl.rsqrt(tl.sum(value * value, 0) / DIM + eps)
+        value = _normed(value, scale, query_norm, key_norm, head < HEADS, at, inside, qkv)
     if head < HEADS + KV_HEADS:
         position = tl.load(positions + token)
         turning = at < ROTARY
         other = tl.where(at < ROTARY // 2, at + ROTARY // 2, at - ROTARY // 2)
         partner = tl.load(source + other, mask=turning, other=0.0).to(tl.float32)
+        if NORMS:
+            partner = _normed(partner, scale, query_norm, key_norm, head < HEADS, other, turning, qkv)
         c = tl.load(cos + position * ROTARY + at, mask=turning, other=1.0).to(tl.float32)
         s = tl.load(signed_sin + position * ROTARY + at, mask=turning, other=0.0).to(tl.float32)
         value = value * c + partner * s
@@ -129,6 +153,19 @@ def rope_kv_write_kernel(
         else:
             into = slot * KV_HEADS + head - HEADS - KV_HEADS
             _store(values, value_scales, into, value, at, inside, qkv, DIM, NARROW, INT8)
+
+
+@jit
+def _normed(
+    value: tl.tensor, scale: tl.tensor, query_norm: tl.tensor, key_norm: tl.tensor, is_query: tl.tensor, at: tl.tensor,
+    inside: tl.tensor, like: tl.tensor,
+) -> tl.tensor:  # fmt: skip
+    """Elements `at` of a head after its norm, rounded to the model's own dtype."""
+    if is_query:
+        gain = tl.load(query_norm + at, mask=inside, other=0.0).to(tl.float32)
+    else:
+        gain = tl.load(key_norm + at, mask=inside, other=0.0).to(tl.float32)
+    return (value * scale * gain).to(like.dtype.element_ty).to(tl.float32)
 
 
 @jit

@@ -79,10 +79,11 @@ def _elementwise() -> Iterator[Variant]:
         signature = {
             "qkv": "*bf16", "cos": "*bf16", "signed_sin": "*bf16", "positions": "*i64", "slots": "*i64",
             "query": "*bf16", "keys": kind, "values": kind, "key_scales": "*fp32", "value_scales": "*fp32",
+            "query_norm": "*bf16", "key_norm": "*bf16", "eps": "fp32",
         }  # fmt: skip
         constants = {
-            "HEADS": 32, "KV_HEADS": 8, "DIM": 128, "ROTARY": 128, "BLOCK": 128, "NARROW": cache != "bf16",
-            "INT8": cache == "int8",
+            "HEADS": 32, "KV_HEADS": 8, "DIM": 128, "ROTARY": 128, "BLOCK": 128, "NORMS": True,
+            "NARROW": cache != "bf16", "INT8": cache == "int8",
         }  # fmt: skip
         yield Variant(f"rope_kv_write {cache}", rope_kv_write.rope_kv_write_kernel, signature, constants, 1)
 

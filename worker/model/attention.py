@@ -11,7 +11,7 @@ from torch import Tensor
 from ...kernels.kv_write import kv_write
 from ...kernels.launch import takes
 from ...kernels.paged_attention import paged_attention
-from ...kernels.rope_kv_write import KvPages, rope_kv_write
+from ...kernels.rope_kv_write import HeadNorms, KvPages, rope_kv_write
 from ...kernels.rotary import rotate
 from .config import ModelConfig
 from .inputs import LayerCache, StepInputs
@@ -68,9 +68,9 @@ class Attention:
         heads, both = self.heads, self.heads + self.kv_heads
         qkv = self.qkv(x).view(-1, both + self.kv_heads, self.head_dim)
         inputs = step.inputs
-        if takes(qkv) and self.query_norm is None:
+        if takes(qkv):
             where = (inputs.positions, inputs.slots)
-            query = rope_kv_write(qkv, *self.rotary.tables, *where, KvPages(*cache), heads)
+            query = rope_kv_write(qkv, *self.rotary.tables, *where, KvPages(*cache), heads, self._norms())
             return paged_attention(query, *cache, inputs.attention[self.window], self.scale, self.softcap)
         cos, sin = step.rotary[self.rotary]
         if self.query_norm is None or self.key_norm is None:
@@ -81,6 +81,11 @@ class Attention:
             key = rotate(self.key_norm(qkv[:, heads:both]), cos, sin)
         kv_write(key, qkv[:, both:], *cache, inputs.slots)
         return paged_attention(query, *cache, inputs.attention[self.window], self.scale, self.softcap)
+
+    def _norms(self) -> HeadNorms | None:
+        if self.query_norm is None or self.key_norm is None:
+            return None
+        return HeadNorms(self.query_norm.weight, self.key_norm.weight, self.query_norm.eps)
 
 
 def read_qkv(weights: WeightReader, config: ModelConfig, split: Split, bias: bool) -> Linear:

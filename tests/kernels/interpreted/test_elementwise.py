@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from headway.kernels.page_copy import PageTensors, gather_pages, scatter_pages
 from headway.kernels.rms_norm import add_rms_norm, rms_norm, rms_norm_reference
-from headway.kernels.rope_kv_write import KvPages, rope_kv_write, rope_kv_write_reference
+from headway.kernels.rope_kv_write import HeadNorms, KvPages, rope_kv_write, rope_kv_write_reference
 from headway.kernels.rotary import rotary_tables
 from headway.kernels.swiglu import swiglu
 from headway.kernels.vocab_embedding import vocab_embedding
@@ -45,10 +45,11 @@ def test_swiglu(tokens: int, width: int) -> None:
     st.sampled_from([(2, 1), (4, 4), (3, 1)]),
     st.sampled_from([(32, 32), (96, 48), (64, 64)]),
     st.sampled_from([torch.float32, torch.int8, torch.float8_e4m3fn]),
+    st.booleans(),
     st.integers(0, 2**31),
 )
 def test_rope_kv_write(
-    tokens: int, counts: tuple[int, int], dims: tuple[int, int], kind: torch.dtype, seed: int
+    tokens: int, counts: tuple[int, int], dims: tuple[int, int], kind: torch.dtype, normed: bool, seed: int
 ) -> None:
     torch.manual_seed(seed)
     (heads, kv_heads), (dim, rotary) = counts, dims
@@ -62,8 +63,9 @@ def test_rope_kv_write(
         return KvPages(*caches, *scales)
 
     found, wanted = pages(), pages()
-    query = rope_kv_write(qkv, cos, sin, positions, slots, found, heads)
-    torch.testing.assert_close(query, rope_kv_write_reference(qkv, cos, sin, positions, slots, wanted, heads))
+    norms = HeadNorms(torch.rand(dim), torch.rand(dim), 1e-6) if normed else None
+    query = rope_kv_write(qkv, cos, sin, positions, slots, found, heads, norms)
+    torch.testing.assert_close(query, rope_kv_write_reference(qkv, cos, sin, positions, slots, wanted, heads, norms))
     for part, other in zip(found, wanted, strict=True):
         if part is None:
             assert other is None

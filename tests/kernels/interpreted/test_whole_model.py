@@ -18,7 +18,7 @@ from tiny_models import MODELS, write_model
 from headway.kernels.launch import INTERPRETED
 
 
-@pytest.mark.parametrize("name", ["gqa-tied", "gemma2"])
+@pytest.mark.parametrize("name", ["gqa-tied", "gemma2", "qwen3-moe"])
 def test_greedy_tokens(name: str, tmp_path: Path) -> None:
     assert INTERPRETED
     model = write_model(tmp_path, name) if name in MODELS else write_llama(tmp_path, seed=1, **SHAPES[name])
