@@ -14,6 +14,7 @@ from tiny_adapters import KINDS, PeftOracle, write_adapter
 from tiny_llamas import VOCAB
 
 from headway.core.specs import EngineSpec
+from headway.proto.headway.v1.pooling_pb2 import POOLING_LAST, POOLING_MEAN
 from headway.worker.plan import FORGET
 
 TOLERANCE = 5e-4
@@ -90,6 +91,39 @@ def test_every_architecture(
             with peft.using(0 if index < 2 else -1):
                 expected = peft.logits(row.tokens).numpy()[row.prompt - 1 : -1]
             np.testing.assert_allclose(np.stack(row.logits), expected, atol=TOLERANCE, rtol=TOLERANCE)
+
+
+def test_embeddings_and_log_probabilities_of_prompts(
+    group: RankGroup, checkpoint: Callable[[str], Path], family: Family
+) -> None:
+    """The last layer goes on with other tokens then, and in another order, than there are rows."""
+    paths, peft = family("gqa-tied")
+    group.load(checkpoint("gqa-tied"), pages=200, engine=ENGINE)
+    script = Script(group, pages=200)
+    prompt = prompt_of(4, VOCAB)
+    for slot in range(3):
+        group.read_adapter(slot + 1, paths[slot])
+        script.adapters.append((slot, slot + 1))
+    embedded = {
+        adapter: [
+            script.add(2 * adapter + 2, prompt, pooling=POOLING_LAST, adapter=adapter),
+            script.add(2 * adapter + 3, prompt, pooling=POOLING_MEAN, adapter=adapter),
+        ]
+        for adapter in (-1, 0, 2)
+    }
+    scored = script.add(9, prompt, tops=(0, 0), adapter=1)
+    while not scored.output:  # all have the same prompt
+        script.turn({index: min(11, script.remaining(index)) for index in script.rows})
+    for adapter, (last, mean) in embedded.items():
+        with peft.using(adapter):
+            states = peft.hidden(prompt).numpy()
+        np.testing.assert_allclose(last.embedding, states[-1], atol=TOLERANCE, rtol=TOLERANCE)
+        np.testing.assert_allclose(mean.embedding, states.mean(0), atol=TOLERANCE, rtol=TOLERANCE)
+    with peft.using(1):
+        logprobs = peft.logits(prompt).log_softmax(-1)
+    expected = [float(logprobs[at, token]) for at, token in enumerate(prompt[1:])]
+    got = [values[0] for _, values in scored.prompt_logprobs]
+    np.testing.assert_allclose(got, expected, atol=TOLERANCE, rtol=TOLERANCE)
 
 
 def test_adapters_differ_from_each_other_and_from_the_base(family: Family) -> None:
