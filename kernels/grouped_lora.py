@@ -30,10 +30,10 @@ class LoraPiece(NamedTuple):
 
 
 class LoraGroup(NamedTuple):
-    """Tokens of one adapter at one product. tokens: [count] int64, rows of its input and output. down: [inputs, ranks],
-    row-major, the projections' side by side."""
+    """Tokens of one adapter at one product. tokens: [count] int64, rows of its input and output; None for all of them.
+    down: [inputs, ranks], row-major, the projections' side by side."""
 
-    tokens: Tensor
+    tokens: Tensor | None
     down: Tensor
     pieces: Sequence[LoraPiece]
 
@@ -50,9 +50,13 @@ def grouped_lora(out: Tensor, x: Tensor, groups: Sequence[LoraGroup]) -> Tensor:
     `out`.
     """
     for tokens, down, pieces in groups:
-        thin = _product(x.index_select(0, tokens), down)
+        thin = _product(x.contiguous() if tokens is None else x.index_select(0, tokens), down)
         for start, stop, first, last, up in pieces:
-            out[:, start:stop].index_add_(0, tokens, _product(thin[:, first:last].contiguous(), up))
+            update = _product(thin[:, first:last].contiguous(), up)
+            if tokens is None:
+                out[:, start:stop].add_(update)
+            else:
+                out[:, start:stop].index_add_(0, tokens, update)
     return out
 
 
@@ -66,7 +70,7 @@ def grouped_lora_reference(out: Tensor, x: Tensor, groups: Sequence[LoraGroup]) 
     """The definition, token by token. Returns a new tensor."""
     result = out.clone()
     for tokens, down, pieces in groups:
-        for token in tokens.tolist():
+        for token in range(len(x)) if tokens is None else tokens.tolist():
             thin = x[token] @ down
             for start, stop, first, last, up in pieces:
                 result[token, start:stop] += thin[first:last] @ up

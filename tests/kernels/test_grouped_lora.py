@@ -41,7 +41,8 @@ def test_every_token_gets_its_own_adapter_with_the_bits_that_it_gets_alone(owner
     base = torch.randn(len(owners), sum(WIDTHS), generator=generator)
 
     def group(slot: int, tokens: list[int]) -> LoraGroup:
-        return LoraGroup(torch.tensor(tokens), *adapters[slot])
+        whole = tokens == list(range(len(owners)))
+        return LoraGroup(None if whole else torch.tensor(tokens), *adapters[slot])
 
     groups = [
         group(slot, [token for token, owner in enumerate(owners) if owner == slot])
@@ -52,7 +53,7 @@ def test_every_token_gets_its_own_adapter_with_the_bits_that_it_gets_alone(owner
     for token, owner in enumerate(owners):
         alone = base[token : token + 1].clone()
         if owner >= 0:
-            grouped_lora(alone, x[token : token + 1], [group(owner, [0])])
+            grouped_lora(alone, x[token : token + 1], [LoraGroup(None, *adapters[owner])])
         assert torch.equal(got[token], alone[0])
 
 

@@ -16,10 +16,10 @@ SlotOfToken = npt.NDArray[np.int32]
 
 
 class Segment(NamedTuple):
-    """The rows that run with the adapter in `slot`. rows: [count] int64 on the device."""
+    """The rows that run with the adapter in `slot`. rows: [count] int64 on the device; None for all."""
 
     slot: int
-    rows: Tensor
+    rows: Tensor | None
 
 
 class StepSegments:
@@ -45,6 +45,8 @@ class StepSegments:
         self.now = self._narrowed
 
     def _segments(self, slots: SlotOfToken) -> list[Segment]:
+        if len(slots) and (slots == slots[0]).all():
+            return [Segment(int(slots[0]), None)]
         return [
             Segment(int(slot), torch.from_numpy(np.flatnonzero(slots == slot)).to(self._device))
             for slot in np.unique(slots)
