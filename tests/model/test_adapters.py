@@ -9,9 +9,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 from rank_group import RankGroup
+from safetensors.torch import save_file
 from script import Script
-from tiny_adapters import KINDS, PeftOracle, write_adapter
+from tiny_adapters import ATTENTION, KINDS, PeftOracle, edit_adapter, write_adapter
 from tiny_llamas import VOCAB
+from torch import ones
 
 from headway.core.specs import EngineSpec
 from headway.proto.headway.v1.pooling_pb2 import POOLING_LAST, POOLING_MEAN
@@ -19,6 +21,7 @@ from headway.worker.plan import FORGET
 
 TOLERANCE = 5e-4
 NEW_TOKENS = 6
+DENSE = ("mistral", "qwen2", "qwen3", "gemma2", "gemma3", "phi3", "llama-one-kv-head")
 ENGINE = EngineSpec(page_size=8, max_adapters=8, max_lora_rank=16)
 Family = Callable[[str], tuple[list[Path], PeftOracle]]
 
@@ -71,12 +74,13 @@ def test_eight_in_one_batch_are_as_in_peft(
         np.testing.assert_allclose(np.stack(row.logits), expected, atol=TOLERANCE, rtol=TOLERANCE)
 
 
-@pytest.mark.parametrize("name", ["mistral", "qwen2", "qwen3", "gemma2", "gemma3", "phi3", "llama-one-kv-head"])
+@pytest.mark.parametrize("name", [*DENSE, "mixtral", "qwen3-moe-sparse"])
 def test_every_architecture(
     name: str, group_of: Callable[[int, int], RankGroup], checkpoint: Callable[[str], Path], tmp_path: Path
 ) -> None:
-    """Beside a base row; phi3's adapters act on matrices that are fused in the checkpoint."""
-    path = write_adapter(tmp_path, checkpoint(name), 5, r=4, target_modules="all-linear")
+    """Beside a base row; phi3's adapters act on matrices that are fused in the checkpoint, and experts have none."""
+    targets = "all-linear" if name in DENSE else ATTENTION
+    path = write_adapter(tmp_path, checkpoint(name), 5, r=4, target_modules=targets)
     peft = PeftOracle(checkpoint(name), [path])
     for shape in ((1, 1), (2, 1)):
         group = group_of(*shape)
@@ -91,6 +95,29 @@ def test_every_architecture(
             with peft.using(0 if index < 2 else -1):
                 expected = peft.logits(row.tokens).numpy()[row.prompt - 1 : -1]
             np.testing.assert_allclose(np.stack(row.logits), expected, atol=TOLERANCE, rtol=TOLERANCE)
+
+
+def test_routers_and_experts_have_no_adapters(
+    group_of: Callable[[int, int], RankGroup], checkpoint: Callable[[str], Path], tmp_path: Path
+) -> None:
+    """In a model that has dense layers, too: what one layer has does not pass for another one's."""
+    base, group = checkpoint("qwen3-moe-sparse"), group_of(1, 1)
+    group.load(base, pages=200, engine=ENGINE)
+
+    def error(module: str, target: str) -> str:
+        name = f"base_model.model.model.layers.{module}.lora_"
+        save_file({f"{name}A.weight": ones(2, 64), f"{name}B.weight": ones(96, 2)}, path / "adapter_model.safetensors")
+        edit_adapter(path, target_modules=[target])
+        return group.read_adapter(1, path)[0][1]
+
+    path = write_adapter(tmp_path, base, 1, r=2, target_modules=["q_proj"])
+    assert error("0.mlp.up_proj", "layers.0.mlp.up_proj") == ""
+    assert "layers.1.mlp.up_proj.lora_A.weight is not supported" in error("1.mlp.up_proj", "up_proj")
+    assert "layers.1.mlp.gate.lora_A.weight is not supported" in error("1.mlp.gate", "up_proj")
+    assert "layers.1.mlp.experts.0.up_proj.lora_A.weight is not supported" in error(
+        "1.mlp.experts.0.up_proj", "up_proj"
+    )
+    assert "target_modules has 'gate', which is not supported" in error("0.mlp.up_proj", "gate")
 
 
 def test_embeddings_and_log_probabilities_of_prompts(
