@@ -80,6 +80,7 @@ def _model(options: argparse.Namespace) -> ModelSpec:
         pp=options.pp,
         device=options.device,
         dtype=options.dtype,
+        load_format=options.load_format,
         engine=EngineSpec(**engine),
     )
     check_group(model.group(f"{name}-0", host=options.group_host, controller_address=""))
@@ -96,6 +97,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--pp", type=int, default=1, help="pipeline stages")
     add("--device", default="cpu", help="cpu or cuda")
     add("--dtype", default="auto", help="auto, float32, bfloat16 or float16")
+    add("--load-format", default="auto", help="auto, or dummy: random weights of the shape in config.json")
     add("--host", default="127.0.0.1", help="address to listen on")
     add("--advertise", default="", help="host under which workers reach this controller")
     add("--grpc-port", type=int, default=0, help="admin and control port; 0 takes a free one")

@@ -27,7 +27,10 @@ class EngineSpec(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class GroupSpec(msgspec.Struct, frozen=True, kw_only=True):
-    """One worker group: a model on tp x pp ranks. Raises ConfigError from `check` when it cannot be."""
+    """One worker group: a model on tp x pp ranks. Raises ConfigError from `check` when it cannot be.
+
+    `load_format`: "auto" reads the weights in `model_path`; "dummy" draws random ones of the shape in its config.json.
+    """
 
     replica_id: str
     model_name: str
@@ -36,6 +39,7 @@ class GroupSpec(msgspec.Struct, frozen=True, kw_only=True):
     pp: int = 1
     device: str = "cpu"
     dtype: str = "auto"
+    load_format: str = "auto"
     host: str = "127.0.0.1"
     port: int = 0
     controller_address: str = ""
@@ -54,6 +58,8 @@ class GroupSpec(msgspec.Struct, frozen=True, kw_only=True):
             raise ConfigError(f"device must be cpu or cuda, got {self.device!r}")
         if self.dtype not in ("auto", "float32", "bfloat16", "float16"):
             raise ConfigError(f"dtype must be auto, float32, bfloat16 or float16, got {self.dtype!r}")
+        if self.load_format not in ("auto", "dummy"):
+            raise ConfigError(f"load_format must be auto or dummy, got {self.load_format!r}")
         engine = self.engine
         if engine.page_size < 1 or engine.page_size & (engine.page_size - 1):
             raise ConfigError(f"page_size must be a power of two, got {engine.page_size}")

@@ -24,6 +24,12 @@ def parse(argv: list[str] | None = None) -> GroupSpec:
     parser.add_argument("--pp", type=int, default=1, help="pipeline stages")
     parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
     parser.add_argument("--dtype", default="auto", choices=("auto", "float32", "bfloat16", "float16"))
+    parser.add_argument(
+        "--load-format",
+        default="auto",
+        choices=("auto", "dummy"),
+        help="dummy: random weights of the shape in config.json, to measure speed",
+    )
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=int, default=0, help="port of EngineService; 0 takes any free one")
     parser.add_argument("--controller", default="", help="HOST:PORT of a controller to report to")
@@ -48,6 +54,7 @@ def parse(argv: list[str] | None = None) -> GroupSpec:
         pp=args.pp,
         device=args.device,
         dtype=args.dtype,
+        load_format=args.load_format,
         host=args.host,
         port=args.port,
         controller_address=args.controller,

@@ -20,6 +20,9 @@ Replicas = Annotated[
 Tp = Annotated[int, typer.Option("--tp", help="Tensor-parallel size: devices that share each layer.")]
 Pp = Annotated[int, typer.Option("--pp", help="Pipeline stages.")]
 Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
+LoadFormat = Annotated[
+    str, typer.Option(help="auto, or dummy: random weights of the shape in config.json, to measure speed.")
+]
 Port = Annotated[int, typer.Option(help="HTTP; the next three are gRPC, admin HTTP and admin gRPC. 0: any free ones.")]
 Detach = Annotated[bool, typer.Option("--detach", "-d", help="Return when the cluster is ready; it goes on.")]
 Limit = Annotated[int | None, typer.Option(help="Engine limit. Default: chosen for the model.", show_default=False)]
@@ -39,6 +42,7 @@ def up(
     tp: Tp = 1,
     pp: Pp = 1,
     device: Device = "auto",
+    load_format: LoadFormat = "auto",
     port: Port = 8000,
     detach: Detach = False,
     as_json: options.AsJson = False,
@@ -55,7 +59,8 @@ def up(
     """Stays until Ctrl-C, which stops everything; or returns when the cluster is ready, with `--detach`."""
     from ..cluster.options import resolve
 
-    limits = {
+    flags = {
+        "--load-format": load_format,
         "--page-size": page_size,
         "--pages": pages,
         "--max-sequences": max_sequences,
@@ -74,7 +79,7 @@ def up(
         pp=pp,
         device=device,
         port=port,
-        engine=tuple(f"{flag}={value}" for flag, value in limits.items() if value is not None),
+        engine=tuple(f"{flag}={value}" for flag, value in flags.items() if value is not None),
     )
     if detach:
         _detached(wanted, as_json)

@@ -21,6 +21,7 @@ class ModelSpec(msgspec.Struct, frozen=True, kw_only=True):
     pp: int = 1
     device: str = "cpu"
     dtype: str = "auto"
+    load_format: str = "auto"
     engine: EngineSpec = EngineSpec()
 
     def group(self, replica_id: str, *, host: str, controller_address: str) -> GroupSpec:
@@ -33,6 +34,7 @@ class ModelSpec(msgspec.Struct, frozen=True, kw_only=True):
             pp=self.pp,
             device=self.device,
             dtype=self.dtype,
+            load_format=self.load_format,
             host=host,
             controller_address=controller_address,
             engine=self.engine,

@@ -61,7 +61,7 @@ def read_model_info(path: Path, spec: GroupSpec, place: Topology | None = None) 
     eos, defaults = _generation(path, config)
     served = config.served(_max_context(config, spec))
     return ModelInfo(
-        revision=model_revision(path, served.variant()),
+        revision=model_revision(path, served.variant(), spec.load_format),
         architecture=config.architecture,
         vocab_size=config.vocab_size,
         hidden_size=config.hidden_size,

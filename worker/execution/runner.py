@@ -45,7 +45,9 @@ class Runner:
         self.config = read_config(path).served(self.info.max_context_tokens)
         self.dtype = choose_dtype(self.config, spec.device, spec.dtype)
         with torch.inference_mode():
-            self.model = load_model(path, self.config, comm, self.dtype, self.device, on_progress)
+            self.model = load_model(
+                path, self.config, comm, self.dtype, self.device, on_progress, load_format=spec.load_format
+            )
         self.adapters = RankAdapters(
             self.model.sites,
             layers=self.config.layers,

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
@@ -69,11 +67,10 @@ def read_header(file: Path) -> dict[str, Any]:
 
 
 class Checkpoint:
-    """Open files of one checkpoint. `on_read` is told the number of elements of each piece that was read."""
+    """Open files of one checkpoint, a TensorSource."""
 
-    def __init__(self, directory: Path, on_read: Callable[[int], None] = lambda elements: None) -> None:
+    def __init__(self, directory: Path) -> None:
         self.directory = directory
-        self._on_read = on_read
         self._where: dict[str, Path] = {}
         self._open: dict[Path, Any] = {}
         for file in weight_files(directory):
@@ -96,10 +93,8 @@ class Checkpoint:
     def __contains__(self, name: str) -> bool:
         return name in self._where
 
-    def read(
-        self, name: str, shape: tuple[int, ...], dtype: torch.dtype, *, dim: int = 0, part: Part | None = None
-    ) -> Tensor:
-        """Tensor `name`, or its `part` along `dim`, as `dtype` in memory of its own.
+    def read(self, name: str, shape: tuple[int, ...], out: Tensor, *, dim: int = 0, part: Part | None = None) -> None:
+        """Tensor `name`, or its `part` along `dim`, into `out`, which has its shape and any type and device.
 
         `shape` is the whole tensor's, as the configuration implies it. Raises ConfigError, naming file and tensor,
         when it is missing, of another shape, of no floating type, or damaged.
@@ -119,12 +114,10 @@ class Checkpoint:
             ranges = [slice(None)] * len(shape)
             if part is not None:
                 ranges[dim] = slice(part.start, part.stop)
-            tensor: Tensor = view[tuple(ranges)]
+            # A view of the mapped file: what is not in the slice is not read, and nothing is held twice.
+            out.copy_(view[tuple(ranges)])
         except (SafetensorError, OSError) as error:
             raise ConfigError(f"{file}: tensor {name} cannot be read: {error}") from None
-        self._on_read(tensor.numel())
-        # A copy always: the slice may still be a view of the mapped file, which can change or vanish under us.
-        return tensor.to(dtype, copy=True, memory_format=torch.contiguous_format)
 
     def _file(self, file: Path) -> Any:
         if file not in self._open:

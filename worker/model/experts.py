@@ -50,13 +50,12 @@ def read_experts(
     """`columns` of the `width` of each of `count` experts, which lie below "experts.0." and so on."""
     hidden, part = config.hidden_size, columns.size
     # In one piece from the start: collecting the experts first would take the block's memory twice.
-    gate_up = torch.empty((count, 2 * part, hidden), dtype=weights.dtype, device=weights.device)
-    down = torch.empty((count, hidden, part), dtype=weights.dtype, device=weights.device)
+    gate_up, down = weights.empty(count, 2 * part, hidden), weights.empty(count, hidden, part)
     for index in range(count):
         expert = weights.inside(f"experts.{index}.")
-        gate_up[index, :part] = expert.rows(f"{names.gate}.weight", width, hidden, columns)
-        gate_up[index, part:] = expert.rows(f"{names.up}.weight", width, hidden, columns)
-        down[index] = expert.inputs(f"{names.down}.weight", hidden, width, columns)
+        expert.rows(f"{names.gate}.weight", width, hidden, columns, gate_up[index, :part])
+        expert.rows(f"{names.up}.weight", width, hidden, columns, gate_up[index, part:])
+        expert.inputs(f"{names.down}.weight", hidden, width, columns, down[index])
     return pack_experts(gate_up, down)
 
 

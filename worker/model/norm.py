@@ -32,4 +32,4 @@ def read_norm(weights: WeightReader, name: str, size: int, eps: float) -> Norm:
 
 def read_offset_norm(weights: WeightReader, name: str, size: int, eps: float) -> Norm:
     """Gemma's: what is stored is the weight less 1, and products are taken in float32."""
-    return Norm(weights.vector(f"{name}.weight", size).to(torch.float32) + 1.0, eps)
+    return Norm(weights.vector(f"{name}.weight", size).to(torch.float32).add_(1.0), eps)

@@ -15,7 +15,9 @@ from .checkpoint import Checkpoint
 from .config import NEUTRAL, ModelConfig, architecture_of
 from .decoder import Decoder
 from .fields import Fields, read_json
-from .split import Split, split_model
+from .random_weights import RandomWeights
+from .sources import Counted, Recorder, TensorSource
+from .split import split_model
 from .weights import WeightReader
 
 
@@ -39,32 +41,34 @@ def load_model(
     dtype: torch.dtype,
     device: torch.device,
     on_progress: Callable[[float], None],
+    *,
+    load_format: str = "auto",
 ) -> Decoder[Any]:
-    """Loads the slice of `comm.place`, telling the share that is done, 0 to 1. Raises ConfigError for a checkpoint
-    that does not hold what its configuration promises."""
-    split = split_model(config, comm.place)
-    expected = _elements(config, split, comm)
-    done = 0
+    """Loads the slice of `comm.place`, telling the share that is done, 0 to 1. `load_format` is GroupSpec's.
 
-    def on_read(elements: int) -> None:
-        nonlocal done
-        done += elements
-        on_progress(min(done / expected, 1.0))
-
+    Raises ConfigError for a checkpoint that does not hold what its configuration promises.
+    """
     on_progress(0.0)
-    with Checkpoint(directory, on_read) as checkpoint:
-        reader = WeightReader(checkpoint, dtype, device, first=comm.place.tp_rank == 0)
-        model = ARCHITECTURES[config.architecture](config, split, comm, reader)
+    expected = record(config, comm).elements
+    if load_format == "dummy":
+        model = _build(config, comm, Counted(RandomWeights(), expected, on_progress), dtype, device)
+    else:
+        with Checkpoint(directory) as checkpoint:
+            model = _build(config, comm, Counted(checkpoint, expected, on_progress), dtype, device)
     on_progress(1.0)
     return model
 
 
-def _elements(config: ModelConfig, split: Split, comm: Communicator) -> int:
-    """About how many weights this rank reads: norms and biases are too small to count."""
-    heads = 2 * split.heads.size + 2 * split.kv_heads.size
-    mlp = 3 * (split.expert_columns.size or split.columns.size) * max(1, config.experts)
-    layer = config.hidden_size * (heads * config.head_dim + mlp)
-    embeddings = split.vocab.size * config.hidden_size * (comm.place.is_first_stage + comm.place.is_last_stage)
-    if config.tied_embeddings and comm.place.pp == 1:
-        embeddings //= 2
-    return split.layers.size * layer + embeddings
+def record(config: ModelConfig, comm: Communicator) -> Recorder:
+    """What the rank of `comm` reads. The architecture itself is asked: it is built on torch's meta device, which has
+    shapes and no memory."""
+    recorder = Recorder()
+    _build(config, comm, recorder, torch.float32, torch.device("meta"))
+    return recorder
+
+
+def _build(
+    config: ModelConfig, comm: Communicator, source: TensorSource, dtype: torch.dtype, device: torch.device
+) -> Decoder[Any]:
+    reader = WeightReader(source, dtype, device, first=comm.place.tp_rank == 0)
+    return ARCHITECTURES[config.architecture](config, split_model(config, comm.place), comm, reader)

@@ -1,0 +1,52 @@
+"""Where a model's tensors come from while it is built."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Protocol
+
+from torch import Tensor
+
+from .split import Part
+
+
+class TensorSource(Protocol):
+    """Gives tensors by their names in a checkpoint."""
+
+    def read(self, name: str, shape: tuple[int, ...], out: Tensor, *, dim: int = 0, part: Part | None = None) -> None:
+        """Tensor `name`, or its `part` along `dim`, into `out`, which has its shape and any type and device.
+
+        `shape` is the whole tensor's, as the configuration implies it. Raises ConfigError for what cannot be given.
+        """
+        ...
+
+
+class Recorder:
+    """Gives nothing and notes what was asked for: `shapes` of whole tensors by name, and `elements` in all parts."""
+
+    def __init__(self) -> None:
+        self.shapes: dict[str, tuple[int, ...]] = {}
+        self.elements = 0
+
+    def read(self, name: str, shape: tuple[int, ...], out: Tensor, *, dim: int = 0, part: Part | None = None) -> None:
+        self.shapes[name] = shape
+        self.elements += out.numel()
+
+
+class Counted:
+    """Gives what `source` gives, and tells `on_progress` the share of `expected` elements that is done, above 0 and at
+    most 1, at most a hundred times."""
+
+    def __init__(self, source: TensorSource, expected: int, on_progress: Callable[[float], None]) -> None:
+        self._source = source
+        self._expected = expected
+        self._on_progress = on_progress
+        self._done = 0
+        self._told = 0
+
+    def read(self, name: str, shape: tuple[int, ...], out: Tensor, *, dim: int = 0, part: Part | None = None) -> None:
+        self._source.read(name, shape, out, dim=dim, part=part)
+        self._done += out.numel()
+        if self._done * 100 // self._expected > self._told:
+            self._told = self._done * 100 // self._expected
+            self._on_progress(self._done / self._expected)
