@@ -35,20 +35,27 @@ class RankAdapters:
         self._max_rank = max_rank
         self._dtype = dtype
         self._host: dict[int, HostAdapter] = {}
+        # Numbers of which the other of the two, the end of the reading and FORGET, is still to come.
         self._forgotten: set[int] = set()
+        self._failed: set[int] = set()
         self._lock = threading.Lock()
         self._slots = Slots(sites, slots, max_rank, dtype, device) if slots else None
 
     def read(self, number: int, directory: Path) -> tuple[str, int]:
         """Reads this rank's part of an adapter into host memory; its revision and highest rank. Raises ConfigError."""
-        if self._slots is None:
-            raise ConfigError("max_adapters is 0: this replica takes no adapters")
-        adapter = read_adapter(directory, self._sites, self._layers, self._max_rank, self._dtype)
-        with self._lock:
-            if number in self._forgotten:
-                self._forgotten.remove(number)
-            else:
-                self._host[number] = adapter
+        adapter = None
+        try:
+            if self._slots is None:
+                raise ConfigError("max_adapters is 0: this replica takes no adapters")
+            adapter = read_adapter(directory, self._sites, self._layers, self._max_rank, self._dtype)
+        finally:
+            with self._lock:
+                if number in self._forgotten:
+                    self._forgotten.remove(number)
+                elif adapter is None:
+                    self._failed.add(number)
+                else:
+                    self._host[number] = adapter
         return adapter.revision, adapter.rank
 
     def apply(self, changes: Sequence[tuple[int, int]]) -> None:
@@ -56,9 +63,10 @@ class RankAdapters:
         for slot, number in changes:
             if slot == FORGET:
                 with self._lock:
-                    # Its reading may still be under way, or have failed.
-                    if self._host.pop(number, None) is None:
-                        self._forgotten.add(number)
+                    if number in self._failed:
+                        self._failed.remove(number)
+                    elif self._host.pop(number, None) is None:
+                        self._forgotten.add(number)  # its reading is still under way
             else:
                 assert self._slots is not None, "without slots nothing was read"
                 self._slots.fill(slot, self._host[number])

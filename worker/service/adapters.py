@@ -9,7 +9,7 @@ from queue import SimpleQueue
 from typing import NamedTuple, Protocol
 
 from ...core.adapters import check_adapter
-from ...core.errors import AlreadyExists, ConfigError, HeadwayError, InvalidRequest, NotFound, Refused, Unavailable
+from ...core.errors import AlreadyExists, ConfigError, InvalidRequest, NotFound, Refused, Unavailable
 from ...proto.headway.v1 import engine_pb2
 from ..engine import Command, Forget
 from ..scheduler import BASE
@@ -100,7 +100,7 @@ class AdapterRegistry:
         number = self._loader.next_number()
         try:
             revision, rank = await asyncio.to_thread(self._loader.load, number, Path(path))
-        except (ConfigError, HeadwayError):
+        except BaseException:  # a call that is cancelled, too: its reading goes on, and nobody would know the number
             self._inbox.put(Forget(number))
             raise
         message = engine_pb2.Adapter(name=name, revision=revision, path=path, rank=rank)
