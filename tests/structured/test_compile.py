@@ -17,11 +17,12 @@ from headway.core.constraints import Grammar
 from headway.core.errors import HeadwayError, InvalidRequest
 from headway.core.sampling import SamplingParams
 from headway.worker.scheduler import Request
+from headway.worker.structured import pool
 from headway.worker.structured.compiler import GrammarCompiler
 from headway.worker.structured.crew import Crew
 from headway.worker.structured.guide import Guide
 from headway.worker.structured.limits import parser_limits
-from headway.worker.structured.sandbox import Setup, make_tokenizer, try_grammar
+from headway.worker.structured.sandbox import Job, Setup, Verdict, make_tokenizer, try_grammar
 from headway.worker.structured.schema import prepared_pattern
 from headway.worker.structured.source import to_source
 
@@ -225,16 +226,31 @@ def request_for_no_end() -> Request:
     return request
 
 
-async def test_a_killed_sandbox_is_replaced() -> None:
+async def test_a_killed_sandbox_is_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What died before a grammar came is not laid at its door; what dies over it is, and is not asked again."""
     compiler = GrammarCompiler(DEMO, 4096, EOS, Crew())
+    asked = []
+
+    async def ask_and_kill(process: asyncio.subprocess.Process, message: Setup | Job) -> Verdict:
+        if isinstance(message, Job) and message.grammar.text == "deadly":
+            asked.append(process)
+            process.kill()
+        return await ask(process, message)
+
+    ask = pool._ask
+    monkeypatch.setattr(pool, "_ask", ask_and_kill)
     try:
         await compiler.guide(Grammar("regex", "a"), request_for())
         assert compiler._sandboxes is not None
         for process in compiler._sandboxes._all:
             process.kill()
-        with pytest.raises(InvalidRequest, match="memory"):
-            await compiler.guide(Grammar("regex", "b"), request_for())
+        await compiler.guide(Grammar("regex", "b"), request_for())
+        for _ in range(2):
+            with pytest.raises(InvalidRequest, match="memory"):
+                await compiler.guide(Grammar("regex", "deadly"), request_for())
+        assert len(asked) == 2
         await compiler.guide(Grammar("regex", "c"), request_for())
+        assert len(compiler._sandboxes._all) == 1
     finally:
         await compiler.close()
 

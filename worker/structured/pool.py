@@ -48,7 +48,14 @@ class SandboxPool:
         await asyncio.gather(*self._ends)
 
     async def _try(self, grammar: Grammar) -> Verdict:
-        process = self._idle.pop() if self._idle else await self._start()
+        # One that waited for work may have been dead before this came: only a new one's death is the grammar's doing.
+        verdict = await self._ask_for(self._idle.pop(), grammar) if self._idle else None
+        if verdict is None:
+            verdict = await self._ask_for(await self._start(), grammar)
+        return verdict or Verdict("", "too costly: its compiler ran out of memory or stack")
+
+    async def _ask_for(self, process: Process, grammar: Grammar) -> Verdict | None:
+        """What this sandbox says of the grammar; None when it dies over it, or was dead."""
         try:
             verdict = await asyncio.wait_for(_ask(process, Job(grammar)), COMPILE_S)
         except TimeoutError:
@@ -56,7 +63,7 @@ class SandboxPool:
             return Verdict("", f"too costly: it took more than the {COMPILE_S:g} s allowed to compile")
         except (asyncio.IncompleteReadError, OSError):
             self._end(process)
-            return Verdict("", "too costly: its compiler ran out of memory or stack")
+            return None
         except BaseException:
             self._end(process)
             raise
