@@ -10,8 +10,9 @@ from transformers import LlamaForCausalLM
 
 from headway.core.sampling import SamplingParams
 from headway.demo import DEMO_DIR
+from headway.proto.headway.v1.engine_pb2 import TokenSequence
 from headway.proto.headway.v1.pooling_pb2 import POOLING_LAST, POOLING_MEAN
-from headway.proto.headway.v1.sampling_pb2 import FINISH_REASON_EMBEDDED
+from headway.proto.headway.v1.sampling_pb2 import FINISH_REASON_EMBEDDED, Grammar
 
 SHAPES = {"tp1": (), "tp2": ("--tp", "2"), "pp2": ("--pp", "2")}
 POOL = ("--pages", "20", "--token-budget", "64")  # as in test_same_tokens: the same workers
@@ -74,6 +75,14 @@ async def test_what_no_embedding_can_be(worker_of, session_to):
             (1, {"pooling": POOLING_LAST}, "max_new_tokens"),
             (0, {"pooling": 7}, "pooling"),
             (0, {"pooling": POOLING_MEAN, "logprobs": 1}, "logprobs"),
+            (0, {"pooling": POOLING_LAST, "prompt_logprobs": 0}, "prompt_logprobs"),
+            (0, {"pooling": POOLING_LAST, "grammar": Grammar(regex="a+")}, "grammar"),
+            (0, {"pooling": POOLING_LAST, "min_new_tokens": 1}, "min_new_tokens"),
+            (0, {"pooling": POOLING_LAST, "logit_bias": {5: 1.0}}, "logit_bias"),
+            (0, {"pooling": POOLING_LAST, "allowed_token_ids": [5]}, "allowed_token_ids"),
+            (0, {"pooling": POOLING_LAST, "bad_words": [TokenSequence(ids=[5])]}, "bad_words"),
+            (0, {"pooling": POOLING_LAST, "eos_token_ids": [5]}, "eos_token_ids"),
+            (0, {"pooling": POOLING_LAST, "stop_token_ids": [5]}, "stop_token_ids"),
             (0, {"pooling": POOLING_LAST, "delivered": 1}, "max_new_tokens"),
             (0, {}, "max_new_tokens"),
         ):

@@ -14,6 +14,16 @@ from ..scheduler import BASE, Limits, Request
 from .constraints import check_ids, deadline_from, logprobs_from, priority_from, rules_from, sequence_from
 
 NOTHING_SAMPLED = SamplingParams(temperature=0.0)
+OPTIONAL = ("logprobs", "prompt_logprobs", "grammar")
+NOT_OF_EMBEDDINGS = (
+    *OPTIONAL,
+    "min_new_tokens",
+    "logit_bias",
+    "allowed_token_ids",
+    "bad_words",
+    "eos_token_ids",
+    "stop_token_ids",
+)
 
 
 def request_from(message: engine_pb2.Submit, session: int, limits: Limits, adapter: int = BASE) -> Request:
@@ -82,8 +92,9 @@ def _check_embedding(message: engine_pb2.Submit, limits: Limits) -> None:
             f"{message.delivered}",
             field="max_new_tokens",
         )
-    if message.HasField("logprobs") or message.HasField("prompt_logprobs"):
-        raise InvalidRequest("logprobs: an embedding has none", field="logprobs")
+    for name in NOT_OF_EMBEDDINGS:
+        if message.HasField(name) if name in OPTIONAL else getattr(message, name):
+            raise InvalidRequest(f"{name}: an embedding has none", field=name)
     if len(message.token_ids) > limits.max_context_tokens:
         raise ContextTooLong(
             f"token_ids: {len(message.token_ids)} tokens, and {limits.max_context_tokens} fit", field="token_ids"
