@@ -203,6 +203,7 @@ class Engine:
             if handle in self._requests:
                 raise AlreadyExists(f"id: a request with id {request.id} is live in this session", field="id")
             if compiling:
+                self._scheduler.check_room(len(self._compiling))
                 self._compiling[request] = None
             else:
                 self._enter(request)

@@ -62,15 +62,18 @@ class Scheduler:
     def submit(self, request: Request) -> None:
         """Queues the request. Raises Overloaded when the queue is full, ContextTooLong when it could never fit."""
         self.limits.check_fits(request.prompt_tokens, request.max_new_tokens)
-        # Rows that are free go to the head of the queue with the next plan.
-        if len(self._waiting) >= self.limits.max_waiting + self._rows.available:
-            raise Overloaded(
-                f"{len(self._waiting)} requests wait already, and max_waiting is {self.limits.max_waiting}"
-            )
+        self.check_room()
         request.urgency = (self._step + request.priority * self.limits.aging_steps, next(self._arrivals))
         self._waiting.add(request)
         hits = len(self._hits(request)) * self.pool.page_size
         self._set_uncached(request, len(request.tokens) - hits)
+
+    def check_room(self, others: int = 0) -> None:
+        """Raises Overloaded when the queue would be full with `others` in it, who are still to be submitted."""
+        waiting = len(self._waiting) + others
+        # Rows that are free go to the head of the queue with the next plan.
+        if waiting >= self.limits.max_waiting + self._rows.available:
+            raise Overloaded(f"{waiting} requests wait already, and max_waiting is {self.limits.max_waiting}")
 
     def abort(self, request: Request) -> None:
         """Takes a live request out, whatever its state; its pages are free at once."""
