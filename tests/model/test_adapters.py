@@ -207,4 +207,9 @@ def test_slots_are_filled_again_and_forgotten_adapters_go(
     script.add(0, prompt_of(0, VOCAB))
     script.finish(1)
     if group.alone is not None:
-        assert group.alone.runner is not None and not group.alone.runner.adapters._host
+        assert group.alone.runner is not None
+        adapters = group.alone.runner.adapters
+        assert not adapters._host
+        adapters.apply([(FORGET, 99)])  # its reading is told to the ranks beside the plans, and may come after them
+        adapters.read(99, paths[0])
+        assert not adapters._host and not adapters._forgotten

@@ -5,15 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pytest
 from rank_group import PAGE_SIZE, spec_for
 
 from headway.core.sampling import SamplingParams
+from headway.proto.headway.v1.pooling_pb2 import POOLING_MEAN
 from headway.worker.execution.rows import PlanError, Rows
 from headway.worker.execution.runner import Runner
 from headway.worker.parallel.communicator import alone
-from headway.worker.plan import RowAdded, RowWork, StepPlan, StepResult
+from headway.worker.plan import NO_ADAPTER, RowAdded, RowWork, StepPlan, StepResult
 
 PAGES = 8
 
@@ -91,3 +93,12 @@ def test_rows_grow_and_keep_what_they_hold() -> None:
     assert rows.tokens[90, :5000].tolist() == many
     assert rows.tables[90, :700].tolist() == list(range(700))
     assert rows.tables[0, 0] == 3 and rows.live.nonzero()[0].tolist() == [0, 90]
+
+
+def test_the_next_owner_of_a_row_has_nothing_of_the_last_ones() -> None:
+    rows = Rows(PAGE_SIZE, 100, 128)
+    last = msgspec.structs.replace(added(0, [1] * 20, [3, 4, 5]), pooling=POOLING_MEAN, adapter=2)
+    rows.apply(plan(new=(last,), work=(RowWork(0, 0, 20, False, []),)))
+    rows.apply(plan(freed=(0,), new=(added(0, [7, 8], [9]),), work=(RowWork(0, 0, 2, True, []),)))
+    assert (rows.known[0], rows.pages[0], rows.adapters[0]) == (2, 1, NO_ADAPTER)
+    assert rows.tables[0, 0] == 9 and not rows.pooling

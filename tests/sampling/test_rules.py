@@ -112,3 +112,25 @@ def test_rules_come_before_penalties_and_filters() -> None:
         sampler = Sampler(5, CPU)
         sampler.add(0, penalized, np.array([4]), 1, 0, TokenRules(logit_bias=((4, bias),)))
         assert sampler.sample(logits.clone(), [0], [1]) == [token]
+
+
+def test_a_row_begins_with_its_own_output_and_leaves_nothing_to_the_next() -> None:
+    logits = torch.tensor([[5.0, 4.0, 3.0, 2.0, 1.0]])
+    greedy = SamplingParams(temperature=0.0)
+    penalized = SamplingParams(temperature=0.0, presence_penalty=2.0)
+    word = TokenRules(bad_words=((3, 2, 0),), min_new_tokens=3, end_token_ids=(1,))
+    sampler = Sampler(5, CPU)
+    for prompt, output, token in (([1], [3, 2], 2), ([1, 3], [2], 0), ([1], [4, 3, 2], 1)):
+        sampler.add(0, greedy, np.array(prompt + output), len(prompt), 0, word)
+        assert sampler.sample(logits.clone(), [0], [3]) == [token]
+        sampler.free(0)
+        sampler.add(0, greedy, np.array([1]), 1)
+        assert sampler.sample(logits.clone(), [0], [1]) == [0]
+        sampler.free(0)
+        sampler.add(0, penalized, np.array([1, 0]), 1)
+        assert sampler.sample(logits.clone(), [0], [2]) == [1]
+        sampler.free(0)
+        sampler.add(0, greedy, np.array([1, 0]), 1)
+        assert sampler.sample(logits.clone(), [0], [2]) == [0]
+        sampler.free(0)
+    assert not (sampler._params or sampler._sequences or sampler._counts or sampler._rules)

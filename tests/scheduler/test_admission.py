@@ -39,16 +39,24 @@ class Engine:
         self.ids = 0
 
     def submit(
-        self, tokens: list[int], max_new: int, forged: Request | None = None, priority: int = 0, scored: bool = False
+        self,
+        tokens: list[int],
+        max_new: int,
+        forged: Request | None = None,
+        priority: int = 0,
+        scored: bool = False,
+        delivered: int = 0,
+        bypass: bool = False,
     ) -> Request:
-        """`forged` has a first page of the same key."""
+        """`forged` has a first page of the same key; the last `delivered` tokens are another replica's output."""
         self.ids += 1
         request = Request(
             session=0,
             id=self.ids,
             tokens=array("I", tokens),
-            prompt_tokens=len(tokens),
+            prompt_tokens=len(tokens) - delivered,
             max_new_tokens=max_new,
+            cache_bypass=bypass,
             sampling=SamplingParams(),
             prompt_logprobs=0 if scored else -1,
             priority=priority,
@@ -184,3 +192,41 @@ def test_two_prefixes_of_one_key_are_never_taken_for_each_other() -> None:
     again = engine.submit([*one, *tail, 2], 2)
     engine.run()
     assert again.cached_tokens == 2 * PAGE_SIZE
+
+
+def test_of_what_was_delivered_elsewhere_nothing_counts_as_a_cached_prompt() -> None:
+    engine = Engine(pages=16)
+    engine.submit(list(range(3 * PAGE_SIZE)), 1)
+    engine.run()
+    request = engine.submit(list(range(3 * PAGE_SIZE)), PAGE_SIZE + 2, delivered=PAGE_SIZE + 1)
+    engine.step()
+    assert request.cached_tokens == engine.scheduler.cached_tokens == 2 * PAGE_SIZE - 1
+
+
+def test_a_newcomer_leaves_a_page_to_those_that_run() -> None:
+    """Else the next page that one of them needs would send it away at once, its work for nothing."""
+    engine = Engine(pages=4)
+    first = engine.submit(list(range(PAGE_SIZE - 1)), 2 * PAGE_SIZE)
+    engine.step()
+    newcomer = engine.submit(list(range(100, 100 + 3 * PAGE_SIZE)), 1)
+    fits = engine.submit(list(range(200, 200 + PAGE_SIZE)), 1)
+    engine.step()
+    assert newcomer.pages == fits.pages == [], "it would take the last page"
+    ends = engine.run()
+    assert list(ends) == [first, newcomer, fits] and newcomer.preemptions == 0
+
+
+def test_pages_computed_twice_are_offered_behind_those_that_came_first() -> None:
+    """What bypasses the cache computes again what is there. Its own pages of that stay out, and those behind them do
+    not: equal keys stand for equal content, whoever computed it."""
+    engine = Engine(pages=16)
+    prompt = list(range(4 * PAGE_SIZE + 1))
+    engine.submit(prompt[: PAGE_SIZE + 1], 1)
+    engine.run()
+    again = engine.submit(prompt, 1, bypass=True)
+    engine.run()
+    assert again.cached_tokens == 0
+    reader = engine.submit(prompt, 1)
+    engine.run()
+    assert reader.cached_tokens == 4 * PAGE_SIZE and list(reader.tokens) == expected(prompt, 1)
+    assert engine.pool.cached_pages == 4, "one of each"

@@ -160,3 +160,24 @@ def test_a_slow_grammar_costs_its_neighbours_no_step() -> None:
     _, _, steps = run([(4, 12, None), (4, 12, None)])
     _, tokens, together = run([(4, 12, None), (4, 12, None), (4, 2, slow)])
     assert together == steps and [len(got) for got in tokens] == [12, 12, 2]
+
+
+def test_a_request_that_is_aborted_while_its_grammar_works_is_heard_of_no_more() -> None:
+    """Whatever comes of the grammar after that."""
+    scheduler = Scheduler(LIMITS, PagePool(PAGES, PAGE_SIZE), PacedCrew())
+    guides = [PacedGuide([3], over_at, fails_at) for over_at, fails_at in ((99, 99), (1, 99), (99, 1))]
+    requests = [submit(scheduler, at, 3, 9, guide) for at, guide in enumerate(guides)]
+    ranks = CheckedRanks({at.to_bytes(8, "little"): request for at, request in enumerate(requests)})
+    scheduler.update(ranks.step(scheduler.schedule()))
+    for request in requests[:2]:
+        scheduler.abort(request)
+    assert [outcome.request for outcome in scheduler.settle()] == requests[2:]
+    late = submit(scheduler, 3, 3, 9, PacedGuide([3], 1, 99))
+    ranks.guided[(3).to_bytes(8, "little")] = late
+    scheduler.update(ranks.step(scheduler.schedule()))
+    assert scheduler.settle() == [] and late.sits_out
+    scheduler.abort(late)
+    for _ in range(9):
+        scheduler.update(ranks.step(scheduler.schedule()))
+        assert scheduler.settle() == []
+    assert not scheduler.busy and scheduler.pool.used_pages == 0

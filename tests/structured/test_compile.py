@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from llguidance import LLMatcher
 
 from headway.core.blocks import root_key
-from headway.core.constraints import Grammar
+from headway.core.constraints import Grammar, TokenRules
 from headway.core.errors import HeadwayError, InvalidRequest
 from headway.core.sampling import SamplingParams
 from headway.worker.scheduler import Request
@@ -216,6 +216,27 @@ async def test_an_end_token_that_is_text_does_not_come_in_the_middle() -> None:
         guide.push(b)
         guide.advance()
         assert bits(guide) == {a} and not guide.over
+    finally:
+        await compiler.close()
+
+
+async def test_what_was_delivered_elsewhere_moves_one_request_only() -> None:
+    """And counts towards its least length: an end that may come is not the engine's to give."""
+    compiler = GrammarCompiler(DEMO, 4096, EOS, Crew())
+    a, b = (TOKENIZER.tokenize_str(letter)[0] for letter in "ab")
+    grammar, rules = Grammar("regex", "[ab]{4}"), TokenRules(min_new_tokens=4, end_token_ids=EOS)
+    try:
+        first = bits(await compiler.guide(grammar, request_for(rules=rules)))
+        guide = await compiler.guide(grammar, request_for([a, b, a], rules=rules))
+        assert {a, b} == bits(guide) < first, "no text of several letters any more"
+        assert bits(await compiler.guide(grammar, request_for(rules=rules))) == first
+        guide.push(b)
+        guide.advance()
+        assert bits(guide) == set(EOS) and not guide.over
+        short = await compiler.guide(Grammar("regex", "[ab]{2}"), request_for([a], rules=rules))
+        short.push(b)
+        short.advance()
+        assert short.over, "nothing but an end could follow, and that is too early"
     finally:
         await compiler.close()
 
