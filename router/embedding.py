@@ -10,15 +10,16 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Sequence
-from contextlib import aclosing, asynccontextmanager, contextmanager
+from contextlib import aclosing, asynccontextmanager
 from typing import cast
 
 import msgspec
 import numpy as np
 
-from ..core.errors import AlreadyExists, Cancelled, DeadlineExceeded, Internal, NotFound, Overloaded
+from ..core.errors import Cancelled, DeadlineExceeded, Internal, NotFound, Overloaded
 from ..proto.headway.v1 import sampling_pb2
 from .observer import RequestObserver, RequestRecord, reason_of
+from .running import RunningIds
 from .text.library import TextLibrary
 from .text.model import ModelText
 from .types import Catalogue, Dispatcher, EngineRequest, ServedModel, TokenChunk
@@ -57,13 +58,18 @@ class EmbeddingHandler:
     """Serves embedding requests of both fronts."""
 
     def __init__(
-        self, catalogue: Catalogue, dispatcher: Dispatcher, observer: RequestObserver, texts: TextLibrary
+        self,
+        catalogue: Catalogue,
+        dispatcher: Dispatcher,
+        observer: RequestObserver,
+        texts: TextLibrary,
+        running: RunningIds,
     ) -> None:
         self._catalogue = catalogue
         self._dispatcher = dispatcher
         self._observer = observer
         self._texts = texts
-        self._running: set[str] = set()
+        self._running = running
 
     async def run(self, request: UserEmbedding, *, front: str, method: str, deadline: float | None = None) -> Embedded:
         """The whole answer. Cancelling it stops the inputs that are with the engines.
@@ -75,7 +81,7 @@ class EmbeddingHandler:
         try:
             async with _until(deadline):
                 model, engines = await self._prepare(request, record, deadline)
-                with self._alone(record.request_id):
+                with self._running.alone(record.request_id, request.names["request_id"]):
                     vectors = await _FanOut(self._dispatcher, request, model, record).run(engines)
             record.finish_reason = sampling_pb2.FINISH_REASON_EMBEDDED
         except BaseException as error:
@@ -112,17 +118,6 @@ class EmbeddingHandler:
         record.request_id = engines[0].request_id
         record.prompt_tokens = sum(map(len, inputs))
         return model, engines
-
-    @contextmanager
-    def _alone(self, request_id: str) -> Iterator[None]:
-        """Refuses a second request of the id, whichever of the first one's inputs are with the engines just now."""
-        if request_id in self._running:
-            raise AlreadyExists(f"request {request_id!r} is running", field="request_id")
-        self._running.add(request_id)
-        try:
-            yield
-        finally:
-            self._running.discard(request_id)
 
 
 class _FanOut:

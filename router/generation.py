@@ -1,16 +1,16 @@
-"""One request's output: from the chunks of tokens that a replica sends to the events that its caller sees."""
+"""One sequence's output: from the chunks of tokens that a replica sends to the events that its caller sees."""
 
 from __future__ import annotations
 
 import time
 
 from ..proto.headway.v1 import sampling_pb2
-from .events import Delta, Event, Finished, Started
+from .events import Delta, Finished, LogprobEntry, TokenLogprob
 from .observer import RequestObserver, RequestRecord
 from .text.model import ModelText
 from .text.output import OutputText
 from .text.stops import StopMatcher, StopStrings
-from .types import EngineRequest, ServedModel, TokenChunk
+from .types import EngineRequest, PlaceLogprobs, TokenChunk
 from .validation.request import UserRequest
 
 
@@ -22,42 +22,48 @@ class Generation:
     """
 
     def __init__(
-        self, request: UserRequest, engine: EngineRequest, model: ServedModel, text: ModelText,
-        record: RequestRecord, observer: RequestObserver,
+        self, request: UserRequest, engine: EngineRequest, text: ModelText,
+        record: RequestRecord, observer: RequestObserver, index: int = 0,
     ) -> None:  # fmt: skip
         self._request = request
-        self._engine = engine
-        self._revision = model.revision
+        self._index = index
         self._record = record
         self._observer = observer
+        self._model_text = text
         stops = request.stop_strings
         matcher = StopMatcher(StopStrings(stops), request.include_stop_string) if stops else None
         self._text: OutputText | None = None
         if request.want_text or matcher is not None:
             detokenizer = text.detokenizer(engine.token_ids, skip_special_tokens=request.skip_special_tokens)
-            self._text = OutputText(detokenizer, matcher)
+            self._text = OutputText(detokenizer, matcher, request.min_new_tokens)
+        self._want_tokens = request.want_token_ids or request.logprobs is not None
+        self._tokens = 0
+        self._last_token_at = 0.0
         self._reported = 0  # output position of the first token that no delta covered yet
         self._stop_token_id: int | None = None
-        self._begun = False
-        self.finished = False
+        self.reason: sampling_pb2.FinishReason = sampling_pb2.FINISH_REASON_UNSPECIFIED
 
-    def take(self, chunk: TokenChunk) -> list[Event]:
-        """The events that one chunk gives, `Finished` not among them."""
+    @property
+    def finished(self) -> bool:
+        return bool(self.reason)
+
+    def take(self, chunk: TokenChunk) -> Delta | None:
+        """What one chunk has to show."""
         last = chunk.finish_reason != sampling_pb2.FINISH_REASON_UNSPECIFIED
-        started = None if self._begun else self._started(chunk)
         ids = chunk.token_ids
         text, used = self._shown(ids, chunk, last)
         if used < len(ids):
             ids = ids[:used]
         self._count(len(ids))
-        events: list[Event] = [] if started is None else [started]
-        if (text and self._request.want_text) or (ids and self._request.want_token_ids):
-            total = self._record.completion_tokens
-            events.append(Delta(text if self._request.want_text else "", ids, self._reported, total))
-            self._reported = total
+        delta = None
+        if (text and self._request.want_text) or (ids and self._want_tokens):
+            logprobs = [told(place, self._model_text) for place in chunk.logprobs[:used]]
+            shown = text if self._request.want_text else ""
+            delta = Delta(shown, ids, self._reported, self._record.completion_tokens, self._index, logprobs)
+            self._reported = self._tokens
         if last or self.stop_string is not None:
             self._end(chunk)
-        return events
+        return delta
 
     @property
     def stop_string(self) -> str | None:
@@ -79,57 +85,43 @@ class Generation:
             text += output.flush()
         return text, used
 
-    def _started(self, chunk: TokenChunk) -> Started:
-        self._begun = True
-        record = self._record
-        record.replica_id = chunk.replica_id
-        record.cached_tokens = chunk.cached_tokens
-        return Started(
-            request_id=self._engine.request_id,
-            model=self._engine.model,
-            model_revision=self._revision,
-            prompt_token_ids=self._engine.token_ids,
-            cached_tokens=chunk.cached_tokens,
-            seed=self._engine.sampling.seed,
-            replica_id=chunk.replica_id,
-        )
-
     def _count(self, tokens: int) -> None:
-        if not tokens:  # the end of a request may come alone
+        if not tokens:  # the end of a sequence may come alone
             return
+        self._tokens += tokens
         record = self._record
         record.completion_tokens += tokens
         now = time.perf_counter()
+        record.last_token_at = now
         if record.first_token_at == 0.0:
-            record.first_token_at = record.last_token_at = now
+            record.first_token_at = now
             self._observer.first_token(record)
         else:
-            self._observer.tokens(record, tokens, now - record.last_token_at)
-            record.last_token_at = now
+            self._observer.tokens(record, tokens, now - (self._last_token_at or record.first_token_at))
+        self._last_token_at = now
 
     def _end(self, chunk: TokenChunk) -> None:
         record = self._record
         if self.stop_string is not None:
-            record.finish_reason = sampling_pb2.FINISH_REASON_STOP
+            self.reason = sampling_pb2.FINISH_REASON_STOP
         else:
-            record.finish_reason = chunk.finish_reason
+            self.reason = chunk.finish_reason
             self._stop_token_id = chunk.stop_token_id
-        record.migrations = chunk.migrations
-        record.preemptions = chunk.preemptions
-        self.finished = True
+        record.migrations += chunk.migrations
+        record.preemptions += chunk.preemptions
 
     def finish(self) -> Finished:
-        """The last event."""
-        record = self._record
+        """The sequence's last event."""
         return Finished(
-            reason=record.finish_reason,
+            reason=self.reason,
             stop_string=self.stop_string,
             stop_token_id=self._stop_token_id,
-            prompt_tokens=record.prompt_tokens,
-            cached_tokens=record.cached_tokens,
-            completion_tokens=record.completion_tokens,
-            first_token_s=max(0.0, record.first_token_at - record.arrived_at),
-            total_s=time.perf_counter() - record.arrived_at,
-            migrations=record.migrations,
-            preemptions=record.preemptions,
+            index=self._index,
+            total=self._record.completion_tokens,
         )
+
+
+def told(place: PlaceLogprobs, text: ModelText) -> TokenLogprob:
+    """A place's log probabilities with the bytes of its tokens."""
+    own, *top = [LogprobEntry(token_id, logprob, text.token_bytes(token_id)) for token_id, logprob in place.entries]
+    return TokenLogprob(own, top)

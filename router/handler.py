@@ -4,22 +4,25 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping, Sequence
-from contextlib import asynccontextmanager, contextmanager
-from typing import Any, cast
+from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
+from contextlib import aclosing, contextmanager
+from typing import Any
 
 from ..core.errors import DeadlineExceeded, Internal, InvalidRequest, NotFound
 from ..proto.headway.v1 import sampling_pb2
+from .answer import Answer
 from .embedding import EmbeddingHandler
 from .events import Event
-from .generation import Generation
 from .observer import RequestObserver, RequestRecord, reason_of
+from .running import RunningIds
+from .sequences import Sequences
 from .text.library import TextLibrary
 from .text.model import ModelText
-from .types import Catalogue, Dispatcher, EngineRequest, ServedModel, TokenChunk
+from .types import Catalogue, Dispatcher, EngineRequest, ServedModel
 from .validation.fields import check_fields, check_messages
 from .validation.request import Message, UserRequest
 from .validation.resolve import check_token_ids, context_too_long, resolve
+from .validation.verdicts import in_callers_words
 
 
 class RequestHandler:
@@ -32,35 +35,33 @@ class RequestHandler:
         self._dispatcher = dispatcher
         self._observer = observer
         self._texts = texts or TextLibrary()
-        self.embeddings = EmbeddingHandler(catalogue, dispatcher, observer, self._texts)
+        self._running = RunningIds()
+        self.embeddings = EmbeddingHandler(catalogue, dispatcher, observer, self._texts, self._running)
 
     async def run(
         self, request: UserRequest, *, front: str, method: str, deadline: float | None = None
     ) -> AsyncGenerator[Event]:
-        """Started, deltas, Finished. Closing the generator at any time aborts the request on its replica.
+        """Started, deltas, Finished for each sequence, Usage. Closing the generator at any time aborts the request.
 
         `deadline` is in seconds of the loop's clock. Raises the tree of core/errors.py, before the first event or
         between two; a request that Abort ended finishes with FINISH_REASON_ABORTED.
         """
-        record = RequestRecord(front=front, method=method, arrived_at=time.perf_counter(), model=request.model)
+        record = RequestRecord(
+            front=front, method=method, arrived_at=time.perf_counter(), model=request.model, sequences=request.n
+        )
         self._observer.arrived(record)
+        answer: Answer | None = None
         try:
-            model, text, engine = await self._prepare(request, record)
-            generation = Generation(request, engine, model, text, record, self._observer)
-            expiry = _Expiry(deadline)
-            async with self._dispatched(engine, expiry) as chunks:
-                async for chunk in chunks:
-                    for event in generation.take(chunk):
+            model, text, engine = await self._prepare(request, record, deadline)
+            echoed = await _prompt_text(request, engine, text) if request.echo else ""
+            answer = Answer(request, engine, model, text, record, self._observer, echoed)
+            with self._running.alone(engine.request_id, request.names["request_id"]), in_callers_words(request):
+                async with aclosing(self._events(answer, engine, request.n, deadline)) as events:
+                    async for event in events:
                         yield event
-                    if generation.finished:
-                        break
-            if not generation.finished:
-                raise Internal("the replica's stream ended without a finish reason")
-            if record.finish_reason == sampling_pb2.FINISH_REASON_ABORTED and expiry.passed:
-                raise DeadlineExceeded(f"the deadline passed after {record.completion_tokens} tokens")
-            yield generation.finish()
+            yield answer.usage()
         except BaseException as error:
-            if not isinstance(error, GeneratorExit) or record.finish_reason == 0:
+            if not isinstance(error, GeneratorExit) or answer is None or not answer.finished:
                 record.error = reason_of(error)
                 record.finish_reason = sampling_pb2.FINISH_REASON_UNSPECIFIED
             raise
@@ -68,18 +69,29 @@ class RequestHandler:
             record.ended_at = time.perf_counter()
             self._observer.ended(record)
 
-    @asynccontextmanager
-    async def _dispatched(self, engine: EngineRequest, expiry: _Expiry) -> AsyncIterator[AsyncIterator[TokenChunk]]:
-        """The request's stream, closed on the way out and aborted when the deadline passes."""
-        stream = self._dispatcher.stream(engine)
-        try:
-            with expiry.armed(self._dispatcher, engine.request_id):
-                yield stream
-        finally:
-            await cast("AsyncGenerator[TokenChunk]", stream).aclose()
+    async def _events(
+        self, answer: Answer, engine: EngineRequest, count: int, deadline: float | None
+    ) -> AsyncGenerator[Event]:
+        """All of the answer but the usage. The request is aborted when the deadline passes."""
+        expiry = _Expiry(deadline)
+        sequences = Sequences(self._dispatcher, engine, count)
+        with expiry.armed(self._dispatcher, engine.request_id):
+            async with aclosing(sequences.chunks()) as chunks:
+                async for index, chunk in chunks:
+                    for event in answer.take(index, chunk):
+                        yield event
+                    if not answer.ended(index):
+                        continue
+                    if expiry.passed and chunk.finish_reason == sampling_pb2.FINISH_REASON_ABORTED:
+                        raise DeadlineExceeded(f"the deadline passed after {answer.completion_tokens} tokens")
+                    yield answer.end(index)
+                    if answer.finished:
+                        return
+                    await sequences.end(index)
+        raise Internal("the replica's stream ended without a finish reason")
 
     async def _prepare(
-        self, request: UserRequest, record: RequestRecord
+        self, request: UserRequest, record: RequestRecord, deadline: float | None
     ) -> tuple[ServedModel, ModelText, EngineRequest]:
         check_fields(request)
         try:
@@ -88,7 +100,9 @@ class RequestHandler:
             raise NotFound(error.message, field=request.names["model"]) from None
         record.model = model.name
         text = await self._texts.get(model)
-        engine = resolve(request, model, await self._prompt_ids(request, model, text))
+        prompt = await self._prompt_ids(request, model, text)
+        bad_words = await text.bad_words(request.bad_words) if request.bad_words else []
+        engine = resolve(request, model, prompt, bad_words=bad_words, deadline=deadline)
         record.request_id = engine.request_id
         record.prompt_tokens = len(engine.token_ids)
         return model, text, engine
@@ -143,6 +157,11 @@ class RequestHandler:
     def abort(self, request_id: str) -> bool:
         """Ends a live request; False when there is none."""
         return self._dispatcher.abort(request_id)
+
+
+async def _prompt_text(request: UserRequest, engine: EngineRequest, text: ModelText) -> str:
+    """The prompt as text, for a caller who wants it back."""
+    return request.prompt if isinstance(request.prompt, str) else await text.decode(engine.token_ids)
 
 
 class _Expiry:

@@ -93,8 +93,8 @@ class RouterMetrics:
             self._cached.labels(model).inc(record.cached_tokens)
         self.recent.finished(record.ended_at)
         self._e2e.labels(model).observe(record.ended_at - record.arrived_at)
-        if record.completion_tokens > 1:
-            tokens_after_first = record.completion_tokens - 1
+        tokens_after_first = record.completion_tokens / record.sequences - 1
+        if tokens_after_first > 0:
             self._tpot.labels(model).observe((record.last_token_at - record.first_token_at) / tokens_after_first)
 
     def placed(self, model: str, replica_id: str, prompt_tokens: int, hit_tokens: int) -> None:

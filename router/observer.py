@@ -32,6 +32,7 @@ class RequestRecord(msgspec.Struct, kw_only=True):
     replica_id: str = ""
     migrations: int = 0
     preemptions: int = 0
+    sequences: int = 1
     finish_reason: sampling_pb2.FinishReason = sampling_pb2.FINISH_REASON_UNSPECIFIED
     error: str = ""
 

@@ -11,12 +11,19 @@ import grpc
 
 from ...core.errors import InvalidRequest
 from ...proto.headway.v1 import inference_pb2, inference_pb2_grpc
-from ..events import Delta, Started
+from ..events import Delta, Finished, Started
 from ..handler import RequestHandler
 from ..validation.limits import MAX_ABORT_IDS
 from ..validation.request import UserRequest
 from .inference_requests import check_size, from_chat, from_embed, from_generate, to_messages
-from .inference_responses import delta_response, embed_response, finished_responses, model_message, started_response
+from .inference_responses import (
+    delta_response,
+    embed_response,
+    finished_response,
+    model_message,
+    started_response,
+    usage_response,
+)
 from .paging import page_of
 
 Context = grpc.aio.ServicerContext[Any, Any]
@@ -58,9 +65,10 @@ class InferenceServicer(inference_pb2_grpc.InferenceServiceServicer):
                 elif isinstance(event, Started):
                     request_id = event.request_id
                     yield started_response(event)
+                elif isinstance(event, Finished):
+                    yield finished_response(event, request_id)
                 else:
-                    for response in finished_responses(event, request_id):
-                        yield response
+                    yield usage_response(event, request_id)
 
     async def Embed(self, request: inference_pb2.EmbedRequest, context: Context) -> inference_pb2.EmbedResponse:
         found = await self._handler.embeddings.run(

@@ -8,6 +8,7 @@ from google.protobuf.json_format import MessageToDict
 from google.protobuf.message import Message as ProtoMessage
 
 from ...core.errors import InvalidRequest
+from ...core.wire import grammar_from_proto
 from ...proto.headway.v1 import inference_pb2, pooling_pb2
 from ..validation.embedding import POOLINGS, UserEmbedding
 from ..validation.limits import MAX_REQUEST_BYTES
@@ -25,7 +26,15 @@ _NAMES = {
     "max_new_tokens": "stopping.max_new_tokens",
     "stop_strings": "stopping.stop_strings",
     "stop_token_ids": "stopping.stop_token_ids",
+    "min_new_tokens": "stopping.min_new_tokens",
+    "ignore_eos": "stopping.ignore_eos",
+    "logit_bias": "constraints.logit_bias",
+    "allowed_token_ids": "constraints.allowed_token_ids",
+    "bad_words": "constraints.bad_words",
+    "grammar": "constraints.grammar",
     "want_text": "output.text",
+    "logprobs": "output.logprobs",
+    "prompt_logprobs": "output.prompt_logprobs",
     "cache_salt": "cache.salt",
 }
 _TEXT = FieldNames({**_NAMES, "prompt": "prompt.text"})
@@ -33,7 +42,7 @@ _IDS = FieldNames({**_NAMES, "prompt": "prompt.token_ids.ids"})
 _UNSET = FieldNames({**_NAMES, "prompt": "prompt"})
 _CHAT = FieldNames(
     {name: f"generate.{path}" for name, path in _NAMES.items()}
-    | {"request_id": "generate.request_id", "model": "generate.model"}
+    | {name: f"generate.{name}" for name in ("request_id", "model", "n", "priority")}
 )
 _EMBED = FieldNames({"cache_salt": "cache.salt"})
 _FORM_NAMES = {"text": ".text", "token_ids": ".token_ids.ids", None: ""}
@@ -108,6 +117,11 @@ def check_size(message: ProtoMessage) -> None:
 
 def _common(message: inference_pb2.GenerateRequest, names: FieldNames, **inputs: Any) -> UserRequest:
     stopping, output, cache = message.stopping, message.output, message.cache
+    constraints = message.constraints
+    grammar = grammar_from_proto(constraints.grammar)
+    if grammar is not None:
+        form = "choice.texts" if grammar.kind == "choice" else grammar.kind
+        names = names.replaced(grammar=names["grammar"] + "." + form)
     return UserRequest(
         names=names,
         request_id=message.request_id,
@@ -123,5 +137,14 @@ def _common(message: inference_pb2.GenerateRequest, names: FieldNames, **inputs:
         skip_special_tokens=output.skip_special_tokens if output.HasField("skip_special_tokens") else True,
         cache_salt=cache.salt,
         cache_bypass=cache.bypass,
+        n=message.n if message.HasField("n") else 1,
+        priority=message.priority,
+        min_new_tokens=stopping.min_new_tokens,
+        logit_bias=dict(constraints.logit_bias),
+        allowed_token_ids=list(constraints.allowed_token_ids) or None,
+        bad_words=list(constraints.bad_words),
+        grammar=grammar,
+        logprobs=output.logprobs if output.HasField("logprobs") else None,
+        prompt_logprobs=output.prompt_logprobs if output.HasField("prompt_logprobs") else None,
         **inputs,
     )

@@ -10,7 +10,7 @@ from google.protobuf.duration_pb2 import Duration
 from ...core.wire import sampling_to_proto
 from ...proto.headway.v1 import inference_pb2
 from ..embedding import Embedded
-from ..events import Delta, Finished, Started
+from ..events import Delta, Finished, LogprobEntry, Started, TokenLogprob, Usage
 from ..types import ServedModel
 from ..validation.limits import MAX_STOP_STRINGS
 
@@ -25,22 +25,32 @@ def started_response(event: Started) -> inference_pb2.GenerateResponse:
             cached_tokens=event.cached_tokens,
             seed=event.seed,
             replica_id=event.replica_id,
+            prompt_logprobs=map(_logprob, event.prompt_logprobs),
         ),
     )
 
 
 def delta_response(event: Delta, request_id: str, with_ids: bool) -> inference_pb2.GenerateResponse:
-    delta = inference_pb2.Delta(text=event.text, token_ids=event.token_ids if with_ids else None, offset=event.offset)
+    delta = inference_pb2.Delta(
+        text=event.text,
+        token_ids=event.token_ids if with_ids else None,
+        offset=event.offset,
+        index=event.index,
+        logprobs=map(_logprob, event.logprobs),
+    )
     return inference_pb2.GenerateResponse(request_id=request_id, delta=delta)
 
 
-def finished_responses(event: Finished, request_id: str) -> list[inference_pb2.GenerateResponse]:
-    """`finished`, then `usage`."""
-    finished = inference_pb2.Finished(reason=event.reason)
+def finished_response(event: Finished, request_id: str) -> inference_pb2.GenerateResponse:
+    finished = inference_pb2.Finished(reason=event.reason, index=event.index)
     if event.stop_string is not None:
         finished.stop_string = event.stop_string
     elif event.stop_token_id is not None:
         finished.stop_token_id = event.stop_token_id
+    return inference_pb2.GenerateResponse(request_id=request_id, finished=finished)
+
+
+def usage_response(event: Usage, request_id: str) -> inference_pb2.GenerateResponse:
     usage = inference_pb2.Usage(
         prompt_tokens=event.prompt_tokens,
         cached_tokens=event.cached_tokens,
@@ -52,10 +62,15 @@ def finished_responses(event: Finished, request_id: str) -> list[inference_pb2.G
             preemptions=event.preemptions,
         ),
     )
-    return [
-        inference_pb2.GenerateResponse(request_id=request_id, finished=finished),
-        inference_pb2.GenerateResponse(request_id=request_id, usage=usage),
-    ]
+    return inference_pb2.GenerateResponse(request_id=request_id, usage=usage)
+
+
+def _logprob(place: TokenLogprob) -> inference_pb2.TokenLogprob:
+    return inference_pb2.TokenLogprob(token=_entry(place.token), top=map(_entry, place.top))
+
+
+def _entry(entry: LogprobEntry) -> inference_pb2.LogprobEntry:
+    return inference_pb2.LogprobEntry(token_id=entry.token_id, logprob=entry.logprob, text=entry.text)
 
 
 async def embed_response(found: Embedded) -> inference_pb2.EmbedResponse:

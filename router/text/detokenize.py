@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import codecs
 import functools
+import re
 from collections.abc import Sequence
 from typing import Protocol
 
 from tokenizers import Tokenizer
 
 REPLACEMENT = "�"
+# As SentencePiece writes a space, and a byte that is no character.
+WORD_START = "\u2581"
+_BYTE_TOKEN = re.compile(r"<0x([0-9A-Fa-f]{2})>")
 
 
 class Detokenizer(Protocol):
@@ -35,6 +39,21 @@ class TokenBytes(dict[int, bytes]):
     def __missing__(self, token_id: int) -> bytes:
         token = None if token_id in self._skip else self._tokenizer.id_to_token(token_id)
         data = b"" if token is None else bytes_of(token)
+        self[token_id] = data
+        return data
+
+
+class PieceBytes(dict[int, bytes]):
+    """The bytes of each token of any other tokenizer, as far as a token by itself tells them."""
+
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        super().__init__()
+        self._tokenizer = tokenizer
+
+    def __missing__(self, token_id: int) -> bytes:
+        token = self._tokenizer.id_to_token(token_id) or ""
+        byte = _BYTE_TOKEN.fullmatch(token)
+        data = bytes([int(byte[1], 16)]) if byte else token.replace(WORD_START, " ").encode()
         self[token_id] = data
         return data
 

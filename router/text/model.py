@@ -14,7 +14,7 @@ from tokenizers import Tokenizer
 
 from ...core.errors import ConfigError, InvalidRequest
 from ..validation.request import Message
-from .detokenize import ByteDetokenizer, Detokenizer, TokenBytes, WindowDetokenizer
+from .detokenize import ByteDetokenizer, Detokenizer, PieceBytes, TokenBytes, WindowDetokenizer
 from .template import ChatTemplate, load_template
 
 # Our two threads are the bound on tokenizing at once; the library's own pool would take every core.
@@ -50,8 +50,11 @@ class ModelText:
         self._bytes = {
             skip: TokenBytes(self._tokenizer, self._special if skip else frozenset()) for skip in (True, False)
         }
+        self._pieces: dict[int, bytes] = self._bytes[False]
         rules = json.loads(assets["tokenizer.json"])
         self._byte_level = _is_byte_level(rules.get("decoder"))
+        if not self._byte_level:
+            self._pieces = PieceBytes(self._tokenizer)
         self._longest_token = _longest_token(self._tokenizer, rules) if self._byte_level else 0
 
     def least_tokens(self, text: str) -> int:
@@ -64,19 +67,30 @@ class ModelText:
             return self._encode(text, add_special_tokens)
         return await asyncio.get_running_loop().run_in_executor(threads, self._encode, text, add_special_tokens)
 
-    async def encode_all(self, texts: list[str]) -> list[list[int]]:
-        """Token ids of each text, the model's own first tokens among them."""
+    async def encode_all(self, texts: list[str], *, add_special_tokens: bool = True) -> list[list[int]]:
+        """Token ids of each text, by default with the model's own first tokens among them."""
         if sum(map(len, texts)) <= INLINE_CHARACTERS:
-            return self._encode_all(texts)
-        return await asyncio.get_running_loop().run_in_executor(threads, self._encode_all, texts)
+            return self._encode_all(texts, add_special_tokens)
+        return await asyncio.get_running_loop().run_in_executor(threads, self._encode_all, texts, add_special_tokens)
 
-    def _encode_all(self, texts: list[str]) -> list[list[int]]:
-        return [found.ids for found in self._tokenizer.encode_batch_fast(texts)]
+    def _encode_all(self, texts: list[str], add_special_tokens: bool) -> list[list[int]]:
+        found = self._tokenizer.encode_batch_fast(texts, add_special_tokens=add_special_tokens)
+        return [one.ids for one in found]
 
     def _encode(self, text: str, add_special_tokens: bool) -> list[int]:
         # The batch call, unlike `encode`, lets go of the interpreter lock.
         ids: list[int] = self._tokenizer.encode_batch_fast([text], add_special_tokens=add_special_tokens)[0].ids
         return ids
+
+    async def bad_words(self, words: Sequence[str]) -> list[list[int]]:
+        """Ids of the sequences that spell each word, at the start of a text and after a space."""
+        spelled = [prefix + word.strip() for word in words for prefix in ("", " ")]
+        found = await self.encode_all(spelled, add_special_tokens=False)
+        return list({tuple(ids): ids for ids in found if ids}.values())
+
+    def token_bytes(self, token_id: int) -> bytes:
+        """What one token stands for by itself: not always whole characters. Nothing for an id without a token."""
+        return self._pieces[token_id]
 
     async def decode(self, token_ids: Sequence[int]) -> str:
         """Text of the ids, special tokens included."""

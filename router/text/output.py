@@ -9,11 +9,15 @@ from .stops import StopMatcher
 
 
 class OutputText:
-    """Detokenizer and stop matcher in a row; without stop strings tokens are taken many at a time."""
+    """Detokenizer and stop matcher in a row; without stop strings tokens are taken many at a time.
 
-    def __init__(self, detokenizer: Detokenizer, matcher: StopMatcher | None) -> None:
+    In the text of the first `unmatched` tokens no stop string is looked for.
+    """
+
+    def __init__(self, detokenizer: Detokenizer, matcher: StopMatcher | None, unmatched: int = 0) -> None:
         self._detokenizer = detokenizer
         self._matcher = matcher
+        self._unmatched = unmatched
 
     @property
     def stop_string(self) -> str | None:
@@ -27,7 +31,10 @@ class OutputText:
         shown = []
         for count, token_id in enumerate(token_ids, 1):
             text = self._detokenizer.feed((token_id,))
-            if text:
+            if self._unmatched:
+                self._unmatched -= 1
+                shown.append(text)
+            elif text:
                 shown.append(self._matcher.feed(text))
                 if self._matcher.matched is not None:
                     return "".join(shown), count

@@ -5,6 +5,7 @@ from __future__ import annotations
 from ...core.errors import InvalidRequest
 from ...core.sampling import BOUNDS
 from . import limits
+from .constraints import check_constraints, refusal
 from .request import Message, UserRequest
 
 
@@ -13,8 +14,10 @@ def check_fields(request: UserRequest) -> None:
     _check_identity(request)
     _check_sampling(request)
     _check_stopping(request)
-    if not request.want_text and not request.want_token_ids:
-        raise _invalid(request, "want_text", "is off and token ids are not asked for: nothing would be returned")
+    check_constraints(request)
+    if not (request.want_text or request.want_token_ids or request.logprobs is not None):
+        what = "is off, and neither token ids nor log probabilities are asked for: nothing would be returned"
+        raise refusal(request, "want_text", what)
     if request.chat:
         _check_messages(request)
 
@@ -43,23 +46,23 @@ def _check_sampling(request: UserRequest) -> None:
         bound = BOUNDS[name]
         if not bound.holds(value):
             got = f"{value:g}" if isinstance(value, float) else value
-            raise _invalid(request, name, f"must be {bound}, got {got}")
+            raise refusal(request, name, f"must be {bound}, got {got}")
 
 
 def _check_stopping(request: UserRequest) -> None:
     if request.max_new_tokens is not None and request.max_new_tokens < 1:
-        raise _invalid(request, "max_new_tokens", f"must be at least 1, got {request.max_new_tokens}")
+        raise refusal(request, "max_new_tokens", f"must be at least 1, got {request.max_new_tokens}")
     strings = request.stop_strings
     if len(strings) > limits.MAX_STOP_STRINGS:
-        raise _invalid(request, "stop_strings", f"has {len(strings)} strings; at most {limits.MAX_STOP_STRINGS}")
+        raise refusal(request, "stop_strings", f"has {len(strings)} strings; at most {limits.MAX_STOP_STRINGS}")
     for index, text in enumerate(strings):
         if not text:
-            raise _invalid(request, f"stop_strings[{index}]", "is empty")
+            raise refusal(request, f"stop_strings[{index}]", "is empty")
         if len(text) > limits.MAX_STOP_STRING:
             raise _too_long(request, f"stop_strings[{index}]", len(text), limits.MAX_STOP_STRING)
     ids = request.stop_token_ids
     if len(ids) > limits.MAX_STOP_TOKEN_IDS:
-        raise _invalid(request, "stop_token_ids", f"has {len(ids)} ids; at most {limits.MAX_STOP_TOKEN_IDS}")
+        raise refusal(request, "stop_token_ids", f"has {len(ids)} ids; at most {limits.MAX_STOP_TOKEN_IDS}")
 
 
 def _check_messages(request: UserRequest) -> None:
@@ -82,10 +85,5 @@ def check_messages(messages: list[Message], field: str) -> None:
             raise InvalidRequest(f"{at}.content is missing", field=f"{at}.content")
 
 
-def _invalid(request: UserRequest, name: str, what: str) -> InvalidRequest:
-    field = request.names[name]
-    return InvalidRequest(f"{field} {what}", field=field)
-
-
 def _too_long(request: UserRequest, name: str, length: int, most: int) -> InvalidRequest:
-    return _invalid(request, name, f"has {length} characters; at most {most}")
+    return refusal(request, name, f"has {length} characters; at most {most}")

@@ -7,6 +7,8 @@ from typing import Any
 
 import msgspec
 
+from ...core.constraints import Grammar
+
 
 class Message(msgspec.Struct, frozen=True):
     """One chat message. None stands for a role or content that the caller left out."""
@@ -19,8 +21,9 @@ class UserRequest(msgspec.Struct, kw_only=True):
     """None means unset. Exactly one of `prompt` and `messages` is the input; which one, `chat` says.
 
     `usual_new_tokens` is what a front takes for an unset `max_new_tokens`: no more than fits; None for all that fits.
-    `sampling` holds the scalars that the caller set, by their names in SamplingParams. `names` maps this struct's
-    fields (and sampling's) to the paths under which the caller knows them; see `FieldNames`.
+    `logprobs` and `prompt_logprobs` are how many of the likeliest tokens are wanted beside each token's own; `echo`
+    asks for the prompt's text back. `sampling` holds the scalars that the caller set, by their names in SamplingParams.
+    `names` maps this struct's fields (and sampling's) to the paths under which the caller knows them; see `FieldNames`.
     """
 
     chat: bool = False
@@ -42,6 +45,16 @@ class UserRequest(msgspec.Struct, kw_only=True):
     skip_special_tokens: bool = True
     cache_salt: str = ""
     cache_bypass: bool = False
+    n: int = 1
+    priority: int = 0
+    min_new_tokens: int = 0
+    logit_bias: Mapping[int, float] = {}
+    allowed_token_ids: list[int] | None = None
+    bad_words: list[str] = []
+    grammar: Grammar | None = None
+    logprobs: int | None = None
+    prompt_logprobs: int | None = None
+    echo: bool = False
 
 
 class FieldNames:

@@ -8,15 +8,24 @@ from collections.abc import Sequence
 
 import msgspec
 
+from ...core.constraints import TokenRules
 from ...core.errors import ContextTooLong, InvalidRequest
 from ..types import EngineRequest, ServedModel
+from .constraints import refusal
 from .request import UserRequest
 
 SEED_BITS = 63  # of a seed that the server draws: fits the signed integers of every client language
 
 
-def resolve(request: UserRequest, model: ServedModel, token_ids: list[int]) -> EngineRequest:
-    """Checks what depends on the model, then resolves.
+def resolve(
+    request: UserRequest,
+    model: ServedModel,
+    token_ids: list[int],
+    *,
+    bad_words: Sequence[Sequence[int]] = (),
+    deadline: float | None = None,
+) -> EngineRequest:
+    """Checks what depends on the model, then resolves. `bad_words` are those of the request in token ids.
 
     Raises InvalidRequest for ids outside the vocabulary and for limits outside the context, ContextTooLong when the
     prompt leaves no room for a token.
@@ -24,6 +33,8 @@ def resolve(request: UserRequest, model: ServedModel, token_ids: list[int]) -> E
     names = request.names
     check_token_ids(token_ids, model.vocab_size, names["prompt"])
     check_token_ids(request.stop_token_ids, model.vocab_size, names["stop_token_ids"])
+    check_token_ids(request.allowed_token_ids or (), model.vocab_size, names["allowed_token_ids"])
+    check_bias_ids(request, model.vocab_size)
     room = model.max_context_tokens - len(token_ids)
     if room < 1:
         raise context_too_long(request, model, str(len(token_ids)))
@@ -34,6 +45,10 @@ def resolve(request: UserRequest, model: ServedModel, token_ids: list[int]) -> E
             f"and the model's context {model.max_context_tokens}",
             field=field,
         )
+    most = request.max_new_tokens or min(room, request.usual_new_tokens or room)
+    if request.min_new_tokens > most:
+        what = f"must be at most {most}, the limit on new tokens, got {request.min_new_tokens}"
+        raise refusal(request, "min_new_tokens", what)
     sampling = msgspec.structs.replace(model.default_sampling, seed=random.getrandbits(SEED_BITS))
     if request.sampling:
         sampling = msgspec.structs.replace(sampling, **request.sampling)
@@ -42,12 +57,35 @@ def resolve(request: UserRequest, model: ServedModel, token_ids: list[int]) -> E
         model=model.name,
         token_ids=token_ids,
         sampling=sampling,
-        max_new_tokens=request.max_new_tokens or min(room, request.usual_new_tokens or room),
+        max_new_tokens=most,
         eos_token_ids=() if request.ignore_eos else model.eos_token_ids,
         stop_token_ids=tuple(request.stop_token_ids),
         cache_salt=request.cache_salt,
         cache_bypass=request.cache_bypass,
+        rules=_rules(request, bad_words),
+        grammar=request.grammar,
+        logprobs=request.logprobs,
+        prompt_logprobs=request.prompt_logprobs,
+        priority=request.priority,
+        deadline=deadline,
     )
+
+
+def _rules(request: UserRequest, bad_words: Sequence[Sequence[int]]) -> TokenRules:
+    return TokenRules(
+        logit_bias=tuple(sorted(request.logit_bias.items())),
+        allowed=tuple(sorted(set(request.allowed_token_ids or ()))),
+        bad_words=tuple(map(tuple, bad_words)),
+        min_new_tokens=request.min_new_tokens,
+    )
+
+
+def check_bias_ids(request: UserRequest, vocab_size: int) -> None:
+    """Raises InvalidRequest naming the first id of logit_bias outside the vocabulary."""
+    for token_id in request.logit_bias:
+        if not 0 <= token_id < vocab_size:
+            what = f"is no token id: at least 0 and below {vocab_size} (the vocabulary)"
+            raise refusal(request, f"logit_bias[{token_id}]", what)
 
 
 def check_token_ids(token_ids: Sequence[int], vocab_size: int, field: str) -> None:

@@ -12,14 +12,17 @@ import pytest
 from hypothesis import event, given, settings
 from hypothesis import strategies as st
 
+from headway.core.constraints import Grammar
 from headway.core.errors import HeadwayError
 from headway.core.sampling import BOUNDS
+from headway.core.wire import grammar_to_proto
 from headway.proto.headway.v1 import inference_pb2 as pb
 from headway.router.fronts.inference_requests import from_chat, from_generate
 from headway.router.fronts.openai.requests import read_chat, read_completion
 from headway.router.handler import RequestHandler
 from headway.router.observer import SilentObserver
 from headway.router.types import EngineRequest
+from headway.router.validation import limits
 from headway.router.validation.request import UserRequest
 from headway.tests.fronts.support.scripted_replicas import ScriptedCatalogue, ScriptedDispatcher, demo_model
 
@@ -49,8 +52,37 @@ common = st.fixed_dictionaries(
         "want_ids": st.booleans(),
         "skip_special": st.booleans(),
         "salt": st.text(max_size=5),
+        "bypass": st.booleans(),
+        "n": st.integers(1, 3),
+        "priority": st.integers(-1000, 1000),
+        "min_new_tokens": st.just(1),
+        "logit_bias": st.dictionaries(st.integers(0, 4095), st.floats(-100, 100), max_size=3),
+        "allowed": st.lists(st.integers(0, 4095), min_size=1, max_size=5),
+        "bad_words": st.lists(st.text("ab é", min_size=1, max_size=5).filter(str.strip), max_size=3),
+        "logprobs": st.integers(0, 20),
+        "prompt_logprobs": st.integers(0, 20),
     },
 )
+GRAMMARS: list[Grammar] = [
+    Grammar("json_object"),
+    Grammar("json_schema", '{"type": "object", "properties": {"b": {}, "a": {}}}'),
+    Grammar("json_schema", "true"),
+    Grammar("json_schema", "5"),
+    Grammar("json_schema", "{"),
+    Grammar("json_schema", '{"a":' + "[" * 90_000),
+    Grammar("json_schema", '{"title": "' + "x" * limits.MAX_SCHEMA_BYTES + '"}'),
+    Grammar("regex", "a+"),
+    Grammar("regex", ""),
+    Grammar("regex", "a" * limits.MAX_REGEX),
+    Grammar("regex", "a" * (limits.MAX_REGEX + 1)),
+    Grammar("ebnf", 'root ::= "é"'),
+    Grammar("ebnf", "é" * (limits.MAX_SCHEMA_BYTES // 2 + 1)),
+    Grammar("choice", choices=("yes", "no")),
+    Grammar("choice"),
+    Grammar("choice", choices=("yes", "")),
+    Grammar("choice", choices=("x",) * (limits.MAX_CHOICES + 1)),
+    Grammar("choice", choices=("x", "x" * (limits.MAX_CHOICE + 1))),
+]
 EDGES: dict[str, list[Any]] = {
     "temperature": [-1.0, -0.0, 1e-50, 100.0, 100.000001, 100.5, 1e300],
     "top_p": [0.0, 1e-50, 1.0, 1.00000001, 1.0000001, 2.0],
@@ -64,6 +96,16 @@ EDGES: dict[str, list[Any]] = {
     "stop": [[""], ["x" * 256], ["x", "y" * 257], ["x"] * 16, ["x"] * 17],
     "stop_token_ids": [[4095], [1, 4096], [2**32 - 1], [1] * 64, [1] * 65],
     "salt": ["s" * 256, "s" * 257],
+    "n": [0, 64, 65],
+    "priority": [-1001, 1001],
+    "min_new_tokens": [20, 21, 2**32 - 1],
+    "logit_bias": [{4096: 1.0}, {1: 100.5}, {1: -100.00000001}, {1: 1e300}, dict.fromkeys(range(1025), 1.0)],
+    "allowed": [[4096], [1] * 2000],
+    "bad_words": [["a", " "], ["a"] * 257, ["b", "a" * 257]],
+    "logprobs": [21],
+    "prompt_logprobs": [21],
+    "grammar": GRAMMARS,
+    "ignore_eos": [True],
 }
 edges = st.lists(st.sampled_from([(name, value) for name, values in EDGES.items() for value in values]), max_size=2)
 prompts = (
@@ -100,9 +142,23 @@ def to_proto(fields: dict[str, Any], prompt: pb.Prompt | None) -> pb.GenerateReq
             stop_token_ids=fields.get("stop_token_ids", []),
             include_stop_string=fields.get("include_stop"),
             ignore_eos=fields.get("ignore_eos"),
+            min_new_tokens=fields.get("min_new_tokens"),
         ),
-        output=pb.Output(token_ids=fields.get("want_ids"), skip_special_tokens=fields.get("skip_special")),
-        cache=pb.Cache(salt=fields.get("salt", "")),
+        output=pb.Output(
+            token_ids=fields.get("want_ids"),
+            skip_special_tokens=fields.get("skip_special"),
+            logprobs=fields.get("logprobs"),
+            prompt_logprobs=fields.get("prompt_logprobs"),
+        ),
+        cache=pb.Cache(salt=fields.get("salt", ""), bypass=fields.get("bypass")),
+        n=fields.get("n"),
+        priority=fields.get("priority"),
+        constraints=pb.Constraints(
+            logit_bias=fields.get("logit_bias", {}),
+            allowed_token_ids=fields.get("allowed", []),
+            bad_words=fields.get("bad_words", []),
+            grammar=grammar_to_proto(fields["grammar"]) if "grammar" in fields else None,
+        ),
     )
     # Over the wire and back: what a server sees.
     return pb.GenerateRequest.FromString(message.SerializeToString())
@@ -111,12 +167,29 @@ def to_proto(fields: dict[str, Any], prompt: pb.Prompt | None) -> pb.GenerateReq
 HTTP_NAMES = {
     "stop": "stop", "stop_token_ids": "stop_token_ids", "include_stop": "include_stop_str_in_output",
     "ignore_eos": "ignore_eos", "want_ids": "return_token_ids", "skip_special": "skip_special_tokens",
-    "salt": "cache_salt", "model": "model", "max_new_tokens": "max_tokens",
+    "salt": "cache_salt", "model": "model", "max_new_tokens": "max_tokens", "bypass": "cache_bypass", "n": "n",
+    "priority": "priority", "min_new_tokens": "min_tokens", "logit_bias": "logit_bias", "bad_words": "bad_words",
+    "allowed": "allowed_token_ids", "logprobs": "logprobs", "prompt_logprobs": "prompt_logprobs",
 }  # fmt: skip
 
 
+def structured(grammar: Grammar) -> dict[str, Any]:
+    """vLLM's structured_outputs of the same grammar."""
+    match grammar.kind:
+        case "json_object":
+            return {"json_object": True}
+        case "choice":
+            return {"choice": list(grammar.choices)}
+        case _:
+            return {{"json_schema": "json", "ebnf": "grammar"}.get(grammar.kind, grammar.kind): grammar.text}
+
+
 def to_json(fields: dict[str, Any], **inputs: Any) -> bytes:
-    body = {HTTP_NAMES[name]: value for name, value in fields.items() if name != "sampling"}
+    body = {HTTP_NAMES[name]: value for name, value in fields.items() if name in HTTP_NAMES}
+    if "grammar" in fields:
+        body["structured_outputs"] = structured(fields["grammar"])
+    if "messages" in inputs and "logprobs" in body:
+        body |= {"logprobs": True, "top_logprobs": body["logprobs"]}
     return json.dumps({**body, **fields["sampling"], **inputs}).encode()
 
 
@@ -140,8 +213,14 @@ class Judge:
             async for _ in self.handler.run(request, front="test", method="test"):
                 pass
         except HeadwayError as error:
-            return type(error).__name__, canonical(error.field), error.message.removeprefix(error.field)
-        return self.dispatcher.requests.pop()
+            said = error.message.removeprefix(error.field)
+            for path in GRAMMAR_PATHS:  # what a field cannot be combined with, by its front's name
+                said = said.replace(f"with generate.{path},", "with grammar,").replace(f"with {path},", "with grammar,")
+            return type(error).__name__, canonical(error.field), said
+        requests, self.dispatcher.requests = self.dispatcher.requests, []
+        assert [one.sequence for one in requests] == list(range(request.n))
+        assert not any(one.prompt_logprobs for one in requests[1:])
+        return requests[0]
 
 
 def canonical(field: str) -> str:
@@ -152,9 +231,25 @@ def canonical(field: str) -> str:
         "prompt.token_ids.ids": "prompt",
         "stopping.max_new_tokens": "max_tokens",
         "stopping.stop_strings": "stop",
+        "stopping.min_new_tokens": "min_tokens",
         "cache.salt": "cache_salt",
+        "output.logprobs": "logprobs",
+        "output.prompt_logprobs": "prompt_logprobs",
+        "top_logprobs": "logprobs",
     }.get(path, path.replace("template_args", "chat_template_kwargs"))
-    return last.removeprefix("sampling.").removeprefix("stopping.") + bracket + tail
+    if path.endswith(GRAMMAR_PATHS):
+        last = "grammar"
+    for section in ("sampling.", "stopping.", "constraints."):
+        last = last.removeprefix(section)
+    return last + bracket + tail
+
+
+GRAMMAR_PATHS = (
+    "constraints.grammar.json_schema", "constraints.grammar.regex", "constraints.grammar.ebnf",
+    "constraints.grammar.choice.texts", "constraints.grammar.json_object",
+    "structured_outputs.json", "structured_outputs.regex", "structured_outputs.grammar",
+    "structured_outputs.choice", "structured_outputs.json_object",
+)  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -170,7 +265,7 @@ def note(verdict: Verdict) -> None:
 
 def same_output(first: UserRequest, second: UserRequest) -> None:
     """What the engine is not told, but the caller's output depends on."""
-    for name in ("stop_strings", "include_stop_string", "want_text", "want_token_ids", "skip_special_tokens"):
+    for name in ("n", "stop_strings", "include_stop_string", "want_text", "want_token_ids", "skip_special_tokens"):
         assert getattr(first, name) == getattr(second, name), name
 
 

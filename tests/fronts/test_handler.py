@@ -61,7 +61,7 @@ async def test_an_abort_before_the_deadline_is_an_abort() -> None:
     running = asyncio.ensure_future(rig.run(request, deadline=asyncio.get_running_loop().time() + 60))
     await rig.dispatcher.busy()
     assert rig.handler.abort("a")
-    assert await running == 3
+    assert await running == 4
     assert not rig.handler.abort("a")
 
 
@@ -71,7 +71,7 @@ async def test_an_abort_before_the_first_token_counts_no_token() -> None:
     running = asyncio.ensure_future(rig.run(UserRequest(names=FieldNames({}), prompt=[1], request_id="a")))
     await rig.dispatcher.busy()
     rig.handler.abort("a")
-    assert await running == 2
+    assert await running == 3
     record = rig.observer.ended_records[0]
     assert (record.completion_tokens, record.first_token_at, record.error) == (0, 0.0, "")
     assert rig.observer.calls == ["arrived", "ended"]

@@ -17,10 +17,11 @@ from ....core.errors import HeadwayError, InvalidRequest, NotFound
 from ....core.servers import as_status
 from ...handler import RequestHandler
 from ...types import ServedModel
+from .chat_reply import ChatReply
+from .completion_reply import CompletionReply
 from .embeddings import EmbeddingsEndpoint
 from .endpoint import GenerateEndpoint
 from .errors import error_body, error_headers
-from .replies import ChatReply, CompletionReply
 from .requests import read_chat, read_completion
 
 

@@ -76,7 +76,8 @@ async def start_events(send: Send, headers: Headers) -> None:
 
 
 async def send_event(send: Send, data: bytes) -> None:
-    await send({"type": "http.response.body", "body": data, "more_body": True})
+    if data:
+        await send({"type": "http.response.body", "body": data, "more_body": True})
 
 
 async def end_events(send: Send) -> None:

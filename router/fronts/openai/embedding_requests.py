@@ -34,6 +34,7 @@ class EmbeddingFields(msgspec.Struct, kw_only=True):
     pooling: str | None = None
     normalize: bool | None = None
     cache_salt: str | None = None
+    cache_bypass: bool | None = None
 
 
 EmbeddingBody: Any = msgspec.defstruct(
@@ -72,6 +73,7 @@ async def read_embedding(body: bytes, request_id: str) -> tuple[UserEmbedding, b
         normalize=fields.normalize is not False,
         dimensions=fields.dimensions,
         cache_salt=fields.cache_salt or "",
+        cache_bypass=bool(fields.cache_bypass),
     )
     return request, encoding == "base64"
 

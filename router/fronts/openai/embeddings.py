@@ -13,7 +13,7 @@ from ...embedding import Embedded, EmbeddingHandler
 from ...validation.embedding import UserEmbedding
 from .asgi import read_json_body, send_error, while_connected
 from .embedding_requests import read_embedding
-from .endpoint import REQUEST_ID, request_id_of
+from .endpoint import REQUEST_ID, deadline_of, request_id_of
 
 Headers = list[tuple[bytes, bytes]]
 
@@ -29,15 +29,18 @@ class EmbeddingsEndpoint:
         try:
             request_id = request_id_of(scope)
             headers.append((REQUEST_ID.encode(), request_id.encode()))
+            deadline = deadline_of(scope)
             request, packed = await read_embedding(await read_json_body(scope, receive), request_id)
         except Exception as error:
             await send_error(send, error, headers)
             return
-        await while_connected(self._respond(request, packed, send, headers), receive)
+        await while_connected(self._respond(request, packed, deadline, send, headers), receive)
 
-    async def _respond(self, request: UserEmbedding, packed: bool, send: Send, headers: Headers) -> None:
+    async def _respond(
+        self, request: UserEmbedding, packed: bool, deadline: float | None, send: Send, headers: Headers
+    ) -> None:
         try:
-            found = await self._handler.run(request, front="http", method="embeddings")
+            found = await self._handler.run(request, front="http", method="embeddings", deadline=deadline)
         except Exception as error:
             await send_error(send, error, headers)
             return

@@ -9,7 +9,8 @@ from typing import Any, ClassVar
 import msgspec
 
 from ....proto.headway.v1 import sampling_pb2
-from ...events import Delta, Finished, Started
+from ...events import Delta, Finished, Started, TokenLogprob, Usage
+from .logprobs import prompt_logprobs
 from .requests import Wanted
 
 encode = msgspec.json.encode
@@ -30,6 +31,8 @@ class Reply(ABC):
     id_prefix: ClassVar[str]
     stream_object: ClassVar[str]
     whole_object: ClassVar[str]
+    text_key: ClassVar[bytes]
+    text_end: ClassVar[bytes]
 
     def __init__(self, started: Started, wanted: Wanted) -> None:
         self.started = started
@@ -40,29 +43,37 @@ class Reply(ABC):
             "created": int(time.time()),
             "model": started.model,
         }
-        head = encode(self.head)[:-1]
-        self._before = b"data: " + head + b',"choices":[{"index":0,' + self.text_key
-        self._after = self.text_end + b',"logprobs":null,"finish_reason":null'
+        head = b"data: " + encode(self.head)[:-1] + b',"choices":[{"index":'
+        self._before = [head + b"%d," % index + self.text_key for index in range(wanted.n)]
+        self._after = self.text_end + b',"logprobs":'
         self._tail = b',"usage":null}\n\n' if wanted.usage else b"}\n\n"
-
-    text_key: ClassVar[bytes]
-    text_end: ClassVar[bytes]
 
     @abstractmethod
     def opening(self) -> bytes:
         """Events before the first text."""
 
     @abstractmethod
-    def closing_choice(self, finish: dict[str, Any]) -> dict[str, Any]:
-        """The only choice of the event that carries the finish reason."""
+    def logprobs(self, index: int, places: list[TokenLogprob]) -> dict[str, Any]:
+        """Those of a choice's next tokens."""
 
     @abstractmethod
-    def whole_choice(self, text: str, token_ids: list[int], finish: dict[str, Any]) -> dict[str, Any]:
-        """The only choice of an answer that is not streamed."""
+    def closing_choice(self, finish: dict[str, Any]) -> dict[str, Any]:
+        """The only choice of the event that carries a finish reason."""
+
+    @abstractmethod
+    def whole_choice(self, deltas: list[Delta], finish: dict[str, Any]) -> dict[str, Any]:
+        """One of the choices of an answer that is not streamed."""
 
     def delta(self, event: Delta) -> bytes:
         """One event with new text."""
-        parts = [self._before, encode(event.text), self._after]
+        if self.wanted.no_output:
+            return b""
+        parts = [self._before[event.index], encode(event.text), self._after]
+        if self.wanted.logprobs is None or not event.logprobs:
+            parts.append(b"null")
+        else:
+            parts.append(encode(self.logprobs(event.index, event.logprobs)))
+        parts.append(b',"finish_reason":null')
         if self.wanted.token_ids:
             parts += (b',"token_ids":', encode(event.token_ids))
         parts.append(b"}]")
@@ -72,26 +83,31 @@ class Reply(ABC):
             parts.append(self._tail)
         return b"".join(parts)
 
-    def closing(self, event: Finished) -> bytes:
-        """The last events: the finish reason, the usage when asked for, and [DONE]."""
-        usage = self._usage(event.completion_tokens, event.cached_tokens)
+    def finished(self, event: Finished) -> bytes:
+        """The event with a choice's finish reason."""
         last: dict[str, Any] = {**self.head, "choices": [self.closing_choice(_finish(event))]}
         if self.wanted.usage_in_chunks:
-            last["usage"] = usage
+            last["usage"] = self._usage(event.total, self.started.cached_tokens)
         elif self.wanted.usage:
             last["usage"] = None
-        events = self.event(last)
-        if self.wanted.usage:
-            events += self.event({**self.head, "choices": [], "usage": usage})
-        return events + DONE
+        return self.event(last)
 
-    def whole(self, deltas: list[Delta], event: Finished) -> bytes:
-        """The answer of a request that is not streamed."""
-        text = "".join([delta.text for delta in deltas])
-        ids = [token_id for delta in deltas for token_id in delta.token_ids] if self.wanted.token_ids else []
+    def closing(self, event: Usage) -> bytes:
+        """The last events: the usage when asked for, and [DONE]."""
+        if not self.wanted.usage:
+            return DONE
         usage = self._usage(event.completion_tokens, event.cached_tokens)
-        body = {**self.head, "choices": [self.whole_choice(text, ids, _finish(event))], "usage": usage}
-        return encode(body | self.top_level())
+        return self.event({**self.head, "choices": [], "usage": usage}) + DONE
+
+    def whole(self, deltas: list[Delta], finished: list[Finished], usage: Usage) -> bytes:
+        """The answer of a request that is not streamed."""
+        of: list[list[Delta]] = [[] for _ in range(self.wanted.n)]
+        for delta in () if self.wanted.no_output else deltas:
+            of[delta.index].append(delta)
+        ends = sorted(finished, key=lambda event: event.index)
+        choices = [self.whole_choice(of[event.index], _finish(event)) for event in ends]
+        counts = self._usage(usage.completion_tokens, usage.cached_tokens)
+        return encode({**self.head, "choices": choices, "usage": counts} | self.top_level())
 
     def top_level(self) -> dict[str, Any]:
         """Further fields beside the choices."""
@@ -100,8 +116,22 @@ class Reply(ABC):
     def event(self, value: dict[str, Any]) -> bytes:
         return b"data: " + encode(value) + b"\n\n"
 
+    def with_usage(self, value: dict[str, Any]) -> dict[str, Any]:
+        """An event before the first token, with the usage that its caller expects there."""
+        if self.wanted.usage_in_chunks:
+            return value | {"usage": self._usage(0, self.started.cached_tokens)}
+        return value | ({"usage": None} if self.wanted.usage else {})
+
+    def prompt_logprobs(self) -> dict[str, Any]:
+        """vLLM's field, when asked for."""
+        wanted = self.wanted.prompt_logprobs
+        if wanted is None:
+            return {}
+        return {"prompt_logprobs": prompt_logprobs(self.started.prompt_logprobs, wanted)}
+
     def _usage(self, completion_tokens: int, cached_tokens: int) -> dict[str, Any]:
         prompt_tokens = len(self.started.prompt_token_ids)
+        completion_tokens = 0 if self.wanted.no_output else completion_tokens
         return {
             "prompt_tokens": prompt_tokens,
             "completion_tokens": completion_tokens,
@@ -110,65 +140,22 @@ class Reply(ABC):
         }
 
 
+def text_of(deltas: list[Delta]) -> str:
+    return "".join([delta.text for delta in deltas])
+
+
+def ids_of(deltas: list[Delta]) -> list[int]:
+    return [token_id for delta in deltas for token_id in delta.token_ids]
+
+
 def _finish(event: Finished) -> dict[str, Any]:
     """`stop_reason` is vLLM's: the stop string or stop id that matched."""
     matched: str | int | None = event.stop_string
     if matched is None and event.reason == sampling_pb2.FINISH_REASON_STOP:
         matched = event.stop_token_id
-    return {"logprobs": None, "finish_reason": FINISH_REASONS[event.reason], "stop_reason": matched}
-
-
-class ChatReply(Reply):
-    """/v1/chat/completions."""
-
-    id_prefix = "chatcmpl-"
-    stream_object = "chat.completion.chunk"
-    whole_object = "chat.completion"
-    text_key = b'"delta":{"content":'
-    text_end = b"}"
-
-    def opening(self) -> bytes:
-        """The role comes first, in an event of its own."""
-        choice = {"index": 0, "delta": {"role": "assistant", "content": ""}, "logprobs": None, "finish_reason": None}
-        value = {**self.head, "choices": [choice], **self.top_level()}
-        if self.wanted.usage_in_chunks:
-            value["usage"] = self._usage(0, self.started.cached_tokens)
-        elif self.wanted.usage:
-            value["usage"] = None
-        return self.event(value)
-
-    def closing_choice(self, finish: dict[str, Any]) -> dict[str, Any]:
-        return {"index": 0, "delta": {}, **finish}
-
-    def whole_choice(self, text: str, token_ids: list[int], finish: dict[str, Any]) -> dict[str, Any]:
-        choice = {"index": 0, "message": {"role": "assistant", "content": text, "refusal": None}, **finish}
-        return choice | ({"token_ids": token_ids} if self.wanted.token_ids else {})
-
-    def top_level(self) -> dict[str, Any]:
-        return {"prompt_token_ids": self.started.prompt_token_ids} if self.wanted.token_ids else {}
-
-
-class CompletionReply(Reply):
-    """/v1/completions."""
-
-    id_prefix = "cmpl-"
-    stream_object = "text_completion"
-    whole_object = "text_completion"
-    text_key = b'"text":'
-    text_end = b""
-
-    def opening(self) -> bytes:
-        if not self.wanted.token_ids:
-            return b""
-        choice = {"index": 0, "text": "", "logprobs": None, "finish_reason": None, **self._prompt_ids()}
-        return self.event({**self.head, "choices": [choice]})
-
-    def closing_choice(self, finish: dict[str, Any]) -> dict[str, Any]:
-        return {"index": 0, "text": "", **finish}
-
-    def whole_choice(self, text: str, token_ids: list[int], finish: dict[str, Any]) -> dict[str, Any]:
-        choice = {"index": 0, "text": text, **finish}
-        return choice | ({"token_ids": token_ids, **self._prompt_ids()} if self.wanted.token_ids else {})
-
-    def _prompt_ids(self) -> dict[str, Any]:
-        return {"prompt_token_ids": self.started.prompt_token_ids}
+    return {
+        "index": event.index,
+        "logprobs": None,
+        "finish_reason": FINISH_REASONS[event.reason],
+        "stop_reason": matched,
+    }

@@ -23,11 +23,13 @@ from .schema import (
     MessageFields,
     StreamOptions,
 )
+from .structured import read_grammar
 
 _NAMES = FieldNames(
     {
         "max_new_tokens": "max_tokens",
         "stop_strings": "stop",
+        "min_new_tokens": "min_tokens",
         "template_args": "chat_template_kwargs",
         "request_id": "x-request-id",
     }
@@ -37,6 +39,7 @@ _completion_decoder: msgspec.json.Decoder[Any] = msgspec.json.Decoder(Completion
 _texts: msgspec.json.Decoder[Any] = msgspec.json.Decoder(list[str])
 _id_lists: msgspec.json.Decoder[Any] = msgspec.json.Decoder(list[list[int]])
 _text_or_ids: msgspec.json.Decoder[Any] = msgspec.json.Decoder(str | list[int] | None)
+ID_DIGITS = 10
 COMPLETION_MAX_TOKENS = 16  # OpenAI's default for /v1/completions, which its callers count on
 
 
@@ -47,26 +50,39 @@ class Wanted(msgspec.Struct, frozen=True, kw_only=True):
     usage: bool
     usage_in_chunks: bool
     token_ids: bool
+    n: int
+    # Alternatives to tell beside each token; None for no log probabilities.
+    logprobs: int | None
+    # The same of the prompt, in vLLM's field of its own.
+    prompt_logprobs: int | None
+    # The prompt's text first; with `no_output`, and nothing after it.
+    echo: bool = False
+    no_output: bool = False
 
 
 async def read_chat(body: bytes, request_id: str) -> tuple[UserRequest, Wanted]:
     """Raises InvalidRequest naming the field that has the wrong type or asks for what is not offered."""
     fields: Any = await decode(body, _chat_decoder)
     check_neutral(fields, CHAT_NEUTRAL)
-    names = _NAMES
+    names = _NAMES.replaced(logprobs="top_logprobs")
     limit = _limit(fields)
     if fields.max_completion_tokens is not None:
         names = names.replaced(max_new_tokens="max_completion_tokens")
-    request = _common(
+    if fields.top_logprobs and not fields.logprobs:
+        raise InvalidRequest("top_logprobs needs logprobs to be true", field="top_logprobs")
+    logprobs = fields.top_logprobs or 0
+    request = await _common(
         fields,
         names,
         request_id,
         chat=True,
         max_new_tokens=limit,
+        logprobs=logprobs if fields.logprobs else None,
+        prompt_logprobs=fields.prompt_logprobs,
         messages=[_message(message, index) for index, message in enumerate(fields.messages or ())],
         template_args=fields.chat_template_kwargs or {},
     )
-    return request, _wanted(fields)
+    return request, _wanted(fields, request)
 
 
 async def read_completion(body: bytes, request_id: str) -> tuple[UserRequest, Wanted]:
@@ -74,19 +90,36 @@ async def read_completion(body: bytes, request_id: str) -> tuple[UserRequest, Wa
     fields: Any = await decode(body, _completion_decoder)
     check_neutral(fields, COMPLETION_NEUTRAL)
     prompt = await _prompt(fields)
-    request = _common(
+    if fields.best_of is not None and fields.best_of != (1 if fields.n is None else fields.n):
+        raise InvalidRequest("best_of is not supported by this server beyond n; leave it out", field="best_of")
+    echo = bool(fields.echo)
+    no_output = echo and fields.max_tokens == 0
+    request = await _common(
         fields,
         _NAMES,
         request_id,
         prompt=prompt,
-        max_new_tokens=fields.max_tokens,
+        # An engine gives one token at least.
+        max_new_tokens=1 if no_output else fields.max_tokens,
         usual_new_tokens=COMPLETION_MAX_TOKENS,
+        logprobs=fields.logprobs,
+        prompt_logprobs=_most(fields.prompt_logprobs, fields.logprobs if echo else None),
+        echo=echo,
     )
-    return request, _wanted(fields)
+    return request, msgspec.structs.replace(_wanted(fields, request), echo=echo, no_output=no_output)
 
 
-def _common(fields: CommonFields, names: FieldNames, request_id: str, **rest: Any) -> UserRequest:
+def _most(*counts: int | None) -> int | None:
+    """The largest of those that are set; a negative one, which is to be refused, goes before all."""
+    given = [count for count in counts if count is not None]
+    return min(given) if min(given, default=0) < 0 else max(given, default=None)
+
+
+async def _common(fields: CommonFields, names: FieldNames, request_id: str, **rest: Any) -> UserRequest:
     stop = fields.stop
+    found = await read_grammar(fields)
+    if found is not None:
+        names = names.replaced(grammar=found[0])
     return UserRequest(
         names=names,
         request_id=request_id,
@@ -99,6 +132,14 @@ def _common(fields: CommonFields, names: FieldNames, request_id: str, **rest: An
         want_token_ids=bool(fields.return_token_ids),
         skip_special_tokens=fields.skip_special_tokens is not False,
         cache_salt=fields.cache_salt or "",
+        cache_bypass=bool(fields.cache_bypass),
+        n=1 if fields.n is None else fields.n,
+        priority=fields.priority or 0,
+        min_new_tokens=fields.min_tokens or 0,
+        logit_bias=_logit_bias(fields.logit_bias or {}),
+        allowed_token_ids=fields.allowed_token_ids,
+        bad_words=fields.bad_words or [],
+        grammar=None if found is None else found[1],
         **rest,
     )
 
@@ -113,6 +154,17 @@ def _sampling(fields: CommonFields) -> dict[str, float]:
     return values
 
 
+def _logit_bias(given: dict[str, float]) -> dict[int, float]:
+    """OpenAI writes token ids as JSON must write names: as strings."""
+    bias = {}
+    for key, value in given.items():
+        if not (key.isascii() and key.isdecimal() and len(key) <= ID_DIGITS):
+            field = f"logit_bias[{key[:40]}]"
+            raise InvalidRequest(f"{field} is no token id: a whole number, at least 0", field=field)
+        bias[int(key)] = ctypes.c_float(value).value
+    return bias
+
+
 def _limit(fields: ChatFields) -> int | None:
     """max_completion_tokens, or max_tokens as it was called before; one of them."""
     new, old = fields.max_completion_tokens, fields.max_tokens
@@ -123,7 +175,7 @@ def _limit(fields: ChatFields) -> int | None:
     return old if new is None else new
 
 
-def _wanted(fields: CommonFields) -> Wanted:
+def _wanted(fields: CommonFields, request: UserRequest) -> Wanted:
     options = fields.stream_options
     if options is not None and not fields.stream:
         raise InvalidRequest("stream_options needs stream to be true", field="stream_options")
@@ -136,6 +188,9 @@ def _wanted(fields: CommonFields) -> Wanted:
         usage=bool(options.include_usage),
         usage_in_chunks=bool(options.continuous_usage_stats),
         token_ids=bool(fields.return_token_ids),
+        n=request.n,
+        logprobs=request.logprobs,
+        prompt_logprobs=fields.prompt_logprobs,
     )
 
 

@@ -13,31 +13,23 @@ import msgspec
 Neutral = dict[str, tuple[Any, ...]]
 
 _COMMON_NEUTRAL: Neutral = {
-    "n": (1,),
-    "logit_bias": ({},),
     "metadata": ({},),
     "store": (False,),
     "service_tier": ("auto", "default"),
-    "min_tokens": (0,),
     "use_beam_search": (False,),
     "length_penalty": (1, 1.0),
-    "priority": (0,),
-    "bad_words": ([],),
     "spaces_between_special_tokens": (True,),
     "truncate_prompt_tokens": (),
-    "prompt_logprobs": (),
-    "allowed_token_ids": (),
-    "structured_outputs": (),
+    "guided_decoding_backend": (),
+    "guided_whitespace_pattern": (),
+    "structural_tag": (),
 }
 CHAT_NEUTRAL: Neutral = _COMMON_NEUTRAL | {
-    "logprobs": (False,),
-    "top_logprobs": (0,),
     "tools": ([],),
     "tool_choice": ("none", "auto"),
     "parallel_tool_calls": (True, False),
     "functions": ([],),
     "function_call": ("none", "auto"),
-    "response_format": ({"type": "text"},),
     "modalities": (["text"],),
     "audio": (),
     "prediction": (),
@@ -54,11 +46,7 @@ CHAT_NEUTRAL: Neutral = _COMMON_NEUTRAL | {
     "documents": ([],),
 }
 COMPLETION_NEUTRAL: Neutral = _COMMON_NEUTRAL | {
-    "best_of": (1,),
-    "echo": (False,),
     "suffix": ("",),
-    "logprobs": (),
-    "response_format": ({"type": "text"},),
     "prompt_embeds": (),
     "add_special_tokens": (True,),
 }
@@ -73,6 +61,41 @@ MESSAGE_NEUTRAL: Neutral = {
     "reasoning": (),
     "reasoning_content": (),
 }
+
+
+STRUCTURED_NEUTRAL: Neutral = {
+    "disable_fallback": (False,),
+    "disable_any_whitespace": (False,),
+    "disable_additional_properties": (False,),
+    "whitespace_pattern": (),
+    "structural_tag": (),
+}
+NOTHING = msgspec.Raw(b"null")
+
+
+class JsonSchemaFormat(msgspec.Struct, forbid_unknown_fields=True):
+    """OpenAI's. `name` and `description` say what the schema is for and change nothing; the output always keeps to the
+    schema, as `strict` asks for."""
+
+    name: str | None = None
+    description: str | None = None
+    schema: msgspec.Raw = NOTHING
+    strict: bool | None = None
+
+
+class ResponseFormat(msgspec.Struct, forbid_unknown_fields=True):
+    type: str | None = None
+    json_schema: JsonSchemaFormat | None = None
+
+
+class StructuredFields(msgspec.Struct, kw_only=True):
+    """vLLM's; a schema is JSON, or text that holds it."""
+
+    json: msgspec.Raw = NOTHING
+    json_object: bool | None = None
+    regex: str | None = None
+    choice: list[str] | None = None
+    grammar: str | None = None
 
 
 class StreamOptions(msgspec.Struct, forbid_unknown_fields=True):
@@ -106,6 +129,22 @@ class CommonFields(msgspec.Struct, kw_only=True):
     skip_special_tokens: bool | None = None
     return_token_ids: bool | None = None
     cache_salt: str | None = None
+    n: int | None = None
+    logit_bias: dict[str, float] | None = None
+    response_format: ResponseFormat | None = None
+    min_tokens: int | None = None
+    priority: int | None = None
+    allowed_token_ids: list[int] | None = None
+    bad_words: list[str] | None = None
+    prompt_logprobs: int | None = None
+    # Of this type: StructuredOutputs, which is made below.
+    structured_outputs: Any = None
+    guided_json: msgspec.Raw = NOTHING
+    guided_regex: str | None = None
+    guided_choice: list[str] | None = None
+    guided_grammar: str | None = None
+    # Headway's
+    cache_bypass: bool | None = None
 
 
 class ContentPart(msgspec.Struct, forbid_unknown_fields=True):
@@ -123,18 +162,25 @@ def _with_neutral(name: str, base: type[msgspec.Struct], neutral: Neutral, **typ
     return msgspec.defstruct(name, fields, bases=(base,), kw_only=True, forbid_unknown_fields=True)
 
 
+StructuredOutputs: Any = _with_neutral("StructuredOutputs", StructuredFields, STRUCTURED_NEUTRAL)
 ChatMessage: Any = _with_neutral("ChatMessage", MessageFields, MESSAGE_NEUTRAL)
 
 
 class ChatFields(CommonFields, kw_only=True):
     max_completion_tokens: int | None = None
     chat_template_kwargs: dict[str, Any] | None = None
+    logprobs: bool | None = None
+    top_logprobs: int | None = None
 
 
 class CompletionFields(CommonFields, kw_only=True):
     # Text, ids, or a list of one of them: read by hand, because the lists cannot be told apart by type.
-    prompt: msgspec.Raw = msgspec.Raw(b"null")
+    prompt: msgspec.Raw = NOTHING
+    logprobs: int | None = None
+    echo: bool | None = None
+    best_of: int | None = None
 
 
-ChatBody: Any = _with_neutral("ChatBody", ChatFields, CHAT_NEUTRAL, messages=list[ChatMessage] | None)
-CompletionBody: Any = _with_neutral("CompletionBody", CompletionFields, COMPLETION_NEUTRAL)
+_structured: dict[str, Any] = {"structured_outputs": StructuredOutputs | None}
+ChatBody: Any = _with_neutral("ChatBody", ChatFields, CHAT_NEUTRAL, messages=list[ChatMessage] | None, **_structured)
+CompletionBody: Any = _with_neutral("CompletionBody", CompletionFields, COMPLETION_NEUTRAL, **_structured)

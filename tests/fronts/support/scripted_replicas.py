@@ -11,7 +11,7 @@ from headway.core.sampling import SamplingParams
 from headway.demo import DEMO_DIR
 from headway.proto.headway.v1 import sampling_pb2
 from headway.router.observer import RequestRecord
-from headway.router.types import EngineRequest, ServedModel, TokenChunk
+from headway.router.types import EngineRequest, PlaceLogprobs, ServedModel, TokenChunk
 
 ASSETS = {
     name: (DEMO_DIR / name).read_bytes()
@@ -69,6 +69,11 @@ def chunk(
         stop_token_id=stop_id,
         **more,
     )
+
+
+def place(*entries: tuple[int, float]) -> PlaceLogprobs:
+    """One place's log probabilities: its own token, then the likeliest."""
+    return PlaceLogprobs(entries)
 
 
 def one_by_one(token_ids: list[int], finish: sampling_pb2.FinishReason) -> list[Step]:
