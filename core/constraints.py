@@ -9,6 +9,7 @@ from .sampling import Bound
 BIAS = Bound(-100.0, 100.0)
 PRIORITY = Bound(-1000, 1000)
 MAX_LOGPROBS = 20
+MAX_PROMPT_VALUES = 1 << 20  # log probabilities of one prompt: they come in one message
 MAX_SEQUENCES = 64  # of one request
 
 GRAMMAR_KINDS = ("json_schema", "json_object", "regex", "choice", "ebnf")

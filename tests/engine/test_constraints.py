@@ -7,9 +7,11 @@ import pytest
 from engine_client import GREEDY, EngineSession, channel_to
 from google.protobuf.duration_pb2 import Duration
 
+from headway.core.errors import InvalidRequest
 from headway.core.sampling import SamplingParams
 from headway.proto.headway.v1 import engine_pb2
 from headway.proto.headway.v1.sampling_pb2 import FINISH_REASON_ABORTED, FINISH_REASON_EOS, FINISH_REASON_LENGTH
+from headway.worker.service.constraints import logprobs_from
 
 SHAPES = {"tp1": (), "tp2": ("--tp", "2"), "pp2": ("--pp", "2")}
 POOL = ("--pages", "20")
@@ -166,3 +168,15 @@ async def test_a_slow_reader_gets_all_log_probabilities(worker_of):
         assert [place[0][0] for place in stream.logprobs] == stream.token_ids
         assert len(stream.token_ids) == 40 and len(stream.prompt_logprobs) == len(PROMPT) - 1
         await session.close()
+
+
+def test_log_probabilities_of_a_prompt_fit_a_message():
+    for tokens, top, refused in ((2**20, 0, False), (2**20 + 1, 0, True), (2**20 // 21 + 1, 20, True), (50, 20, False)):
+        message = engine_pb2.Submit(token_ids=bytes(tokens), prompt_logprobs=top)
+        if refused:
+            with pytest.raises(InvalidRequest, match=f"= {top} for {tokens} tokens") as error:
+                logprobs_from(message)
+            assert error.value.field == "prompt_logprobs"
+        else:
+            assert logprobs_from(message) == (-1, top)
+    assert logprobs_from(engine_pb2.Submit(token_ids=bytes(2**20 + 1), logprobs=20)) == (20, -1)

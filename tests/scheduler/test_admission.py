@@ -230,3 +230,17 @@ def test_pages_computed_twice_are_offered_behind_those_that_came_first() -> None
     engine.run()
     assert reader.cached_tokens == 4 * PAGE_SIZE and list(reader.tokens) == expected(prompt, 1)
     assert engine.pool.cached_pages == 4, "one of each"
+
+
+def test_an_older_request_takes_nothing_from_a_younger_one_of_its_priority() -> None:
+    """It let the younger one pass while it waited for a prefix."""
+    engine = Engine(pages=7, token_budget=6)
+    first = engine.submit(list(range(9)), 3)
+    older = engine.submit(list(range(9)), 3)
+    younger = engine.submit(list(range(100, 109)), 3)
+    engine.step()
+    engine.step()
+    assert first.pages and younger.pages and not older.pages
+    engine.run()
+    assert engine.scheduler.preemptions == 0 and older.cached_tokens == 2 * PAGE_SIZE
+    assert list(older.tokens) == expected(list(range(9)), 3)

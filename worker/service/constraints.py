@@ -6,7 +6,16 @@ import math
 import time
 from collections.abc import Iterable
 
-from ...core.constraints import BIAS, GRAMMAR_KINDS, MAX_LOGPROBS, MAX_SEQUENCES, PRIORITY, Grammar, TokenRules
+from ...core.constraints import (
+    BIAS,
+    GRAMMAR_KINDS,
+    MAX_LOGPROBS,
+    MAX_PROMPT_VALUES,
+    MAX_SEQUENCES,
+    PRIORITY,
+    Grammar,
+    TokenRules,
+)
 from ...core.errors import InvalidRequest
 from ...core.wire import grammar_from_proto
 from ...proto.headway.v1 import engine_pb2
@@ -57,6 +66,12 @@ def logprobs_from(message: engine_pb2.Submit) -> tuple[int, int]:
         if count > MAX_LOGPROBS:
             raise _invalid(name, f"must be at most {MAX_LOGPROBS}, got {count}")
         counts.append(count)
+    values = len(message.token_ids) * (1 + counts[1])
+    if values > MAX_PROMPT_VALUES:
+        raise _invalid(
+            "prompt_logprobs",
+            f"= {counts[1]} for {len(message.token_ids)} tokens are {values} values, and {MAX_PROMPT_VALUES} are the most",
+        )
     return counts[0], counts[1]
 
 

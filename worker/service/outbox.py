@@ -12,10 +12,12 @@ from .changes import count_keys, net
 from .messages import event_messages, output_message, refusal_message
 
 COMPACT_KEYS = 4_096
+MESSAGE_BYTES = 32 << 20  # of outputs in one message, unless a single one has more: transports take 64 MiB
 
 
 class Outbox:
-    """Holds at most: the tokens of the router's live requests, and the net change of the cache.
+    """Holds at most: the tokens of the router's live requests, and the net change of the cache. Outputs that are too
+    much for one message (log probabilities can be) wait for the next report.
 
     `adapters` go with the next message, when they have changed.
     """
@@ -65,15 +67,19 @@ class Outbox:
     async def take(self) -> engine_pb2.SessionResponse | None:
         """All that is held, as one message; waits for something. None, or the error, once closed and empty."""
         await self._ready.wait()
-        if not self._first:
+        if not self._first and not self._outputs:
             if self._error is not None:
                 raise self._error
             return None
+        if not self._first:  # closed, and nobody else takes the next number
+            self._first = self._last = self._last + 1
+        outputs = self._take_outputs()
+        refusals = [refused for refused in self._refusals if refused.id not in self._outputs]
         message = engine_pb2.SessionResponse(
             first_sequence=self._first,
             sequence=self._last,
-            outputs=[output_message(output) for output in self._outputs.values()],
-            refusals=[refusal_message(refused) for refused in self._refusals],
+            outputs=[output_message(output) for output in outputs],
+            refusals=[refusal_message(refused) for refused in refusals],
             kv_events=event_messages(self._changes),
             load=self._load,
             last_submit_id=self._last_submit,
@@ -82,10 +88,22 @@ class Outbox:
         message.time.GetCurrentTime()
         self._first = self._keys = 0
         self.adapters = None
-        self._outputs, self._refusals, self._changes = {}, [], []
+        self._refusals = [refused for refused in self._refusals if refused.id in self._outputs]
+        self._changes = []
         if not self._closed:
             self._ready.clear()
         return message
+
+    def _take_outputs(self) -> list[Output]:
+        """The oldest of them, one at least if there is one, as many as go into a message."""
+        taken: list[Output] = []
+        size = 0
+        for output in list(self._outputs.values()):
+            size += _size(output)
+            if taken and size > MESSAGE_BYTES:
+                break
+            taken.append(self._outputs.pop(output.id))
+        return taken
 
     def _add_changes(self, changes: list[KvChange]) -> None:
         if not changes:
@@ -96,6 +114,12 @@ class Outbox:
             self._changes = net(self._changes)
             self._keys = count_keys(self._changes)
             self._compact_at = max(COMPACT_KEYS, 2 * self._keys)
+
+
+def _size(output: Output) -> int:
+    """Bytes of the message, about."""
+    places = [part for part in (output.logprobs, output.prompt_logprobs) if part is not None]
+    return 64 + 5 * len(output.token_ids) + len(output.embedding) + sum(9 * len(part.ids) // 4 for part in places)
 
 
 def _merge(before: Output, after: Output) -> Output:
