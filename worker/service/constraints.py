@@ -66,12 +66,10 @@ def logprobs_from(message: engine_pb2.Submit) -> tuple[int, int]:
         if count > MAX_LOGPROBS:
             raise _invalid(name, f"must be at most {MAX_LOGPROBS}, got {count}")
         counts.append(count)
-    values = len(message.token_ids) * (1 + counts[1])
+    tokens, values = len(message.token_ids), len(message.token_ids) * (1 + counts[1])
     if values > MAX_PROMPT_VALUES:
-        raise _invalid(
-            "prompt_logprobs",
-            f"= {counts[1]} for {len(message.token_ids)} tokens are {values} values, and {MAX_PROMPT_VALUES} are the most",
-        )
+        text = f"= {counts[1]} for {tokens} tokens are {values} values, and {MAX_PROMPT_VALUES} are the most"
+        raise _invalid("prompt_logprobs", text)
     return counts[0], counts[1]
 
 
