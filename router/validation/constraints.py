@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
-from ...core.constraints import BIAS, MAX_LOGPROBS, MAX_SEQUENCES, PRIORITY, Grammar
+from ...core.constraints import BIAS, MAX_LOGPROBS, MAX_PROMPT_VALUES, MAX_SEQUENCES, PRIORITY, Grammar
 from ...core.errors import InvalidRequest
 from ...core.sampling import Bound
 from . import limits
@@ -30,6 +30,14 @@ def check_constraints(request: UserRequest) -> None:
     if request.grammar is not None:
         _check_grammar(request, request.grammar)
         _check_together(request)
+
+
+def check_prompt_values(request: UserRequest, prompt_tokens: int) -> None:
+    """Raises InvalidRequest for more log probabilities of a prompt than one message may hold."""
+    top = request.prompt_logprobs
+    if top is not None and (values := prompt_tokens * (1 + top)) > MAX_PROMPT_VALUES:
+        what = f"= {top} for a prompt of {prompt_tokens} tokens asks for {values} values; at most {MAX_PROMPT_VALUES}"
+        raise refusal(request, "prompt_logprobs", what)
 
 
 def refusal(request: UserRequest, name: str, what: str) -> InvalidRequest:

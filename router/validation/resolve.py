@@ -11,7 +11,7 @@ import msgspec
 from ...core.constraints import TokenRules
 from ...core.errors import ContextTooLong, InvalidRequest
 from ..types import EngineRequest, ServedModel
-from .constraints import refusal
+from .constraints import check_prompt_values, refusal
 from .request import UserRequest
 
 SEED_BITS = 63  # of a seed that the server draws: fits the signed integers of every client language
@@ -35,6 +35,7 @@ def resolve(
     check_token_ids(request.stop_token_ids, model.vocab_size, names["stop_token_ids"])
     check_token_ids(request.allowed_token_ids or (), model.vocab_size, names["allowed_token_ids"])
     check_bias_ids(request, model.vocab_size)
+    check_prompt_values(request, len(token_ids))
     room = model.max_context_tokens - len(token_ids)
     if room < 1:
         raise context_too_long(request, model, str(len(token_ids)))

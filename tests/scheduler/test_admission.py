@@ -234,10 +234,10 @@ def test_pages_computed_twice_are_offered_behind_those_that_came_first() -> None
 
 def test_an_older_request_takes_nothing_from_a_younger_one_of_its_priority() -> None:
     """It let the younger one pass while it waited for a prefix."""
-    engine = Engine(pages=7, token_budget=6)
+    engine = Engine(pages=5, token_budget=6)
     first = engine.submit(list(range(9)), 3)
     older = engine.submit(list(range(9)), 3)
-    younger = engine.submit(list(range(100, 109)), 3)
+    younger = engine.submit(list(range(100, 104)), 1)
     engine.step()
     engine.step()
     assert first.pages and younger.pages and not older.pages

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgspec
 import pytest
 
+from headway.core.constraints import MAX_PROMPT_VALUES
 from headway.core.errors import ContextTooLong, InvalidRequest
 from headway.core.sampling import SamplingParams
 from headway.router.types import ServedModel
@@ -119,3 +121,13 @@ def test_a_bound_in_a_message_is_the_bound(name: str, most: int) -> None:
     """To the last digit: 1.84467e+19 itself would be refused."""
     with pytest.raises(InvalidRequest, match=f"at least 0 and at most {most}, got {most + 1}$"):
         check_fields(request(sampling={name: most + 1}))
+
+
+def test_log_probabilities_of_a_prompt_fit_one_message() -> None:
+    model = msgspec.structs.replace(MODEL, max_context_tokens=1 << 21)
+    resolve(request(prompt_logprobs=0), model, [1] * MAX_PROMPT_VALUES)
+    for top, tokens in ((0, MAX_PROMPT_VALUES + 1), (20, MAX_PROMPT_VALUES // 21 + 1)):
+        with pytest.raises(InvalidRequest, match=f"at most {MAX_PROMPT_VALUES}") as refused:
+            resolve(request(prompt_logprobs=top), model, [1] * tokens)
+        assert "prompt_logprobs" in refused.value.field
+        resolve(request(logprobs=20), model, [1] * tokens)
