@@ -28,4 +28,5 @@ def _callers_field(field: str, request: UserRequest) -> str:
     name = field.removeprefix("sampling.")
     if name == "token_ids":
         name = "messages" if request.chat else "prompt"
-    return request.names[name]
+    # A grammar's form is in the caller's name of it already.
+    return request.names["grammar" if name.startswith("grammar.") else name]
