@@ -20,6 +20,10 @@ LOADS: tuple[tuple[str, str, Callable[[engine_pb2.Load], float]], ...] = (
     ("headway_replica_used_pages", "KV pages that running requests hold.", lambda load: load.used_pages),
     ("headway_replica_cached_pages", "KV pages that hold only cached prefixes.", lambda load: load.cached_pages),
     ("headway_replica_total_pages", "KV pages.", lambda load: load.total_pages),
+    ("headway_replica_host_used_pages", "KV pages in host memory.", lambda load: load.host_used_pages),
+    ("headway_replica_host_total_pages", "Room for them.", lambda load: load.host_total_pages),
+    ("headway_replica_disk_used_pages", "KV pages on disk.", lambda load: load.disk_used_pages),
+    ("headway_replica_disk_total_pages", "Room for them.", lambda load: load.disk_total_pages),
     (
         "headway_replica_silence_seconds",
         "Without progress at work.",
@@ -34,6 +38,13 @@ TOTALS: tuple[tuple[str, str, Callable[[engine_pb2.LoadTotals], float]], ...] = 
     ("headway_replica_model_seconds", "Of these, in the model.", lambda totals: totals.model_seconds),
     ("headway_replica_output_tokens", "Output tokens.", lambda totals: totals.output_tokens),
     ("headway_replica_preemptions", "Requests preempted.", lambda totals: totals.preemptions),
+    ("headway_replica_cached_tokens", "Prompt tokens found in any cache.", lambda totals: totals.cached_tokens),
+    ("headway_replica_host_cached_tokens", "Of these, from host memory.", lambda totals: totals.host_cached_tokens),
+    ("headway_replica_disk_cached_tokens", "Of these, from disk.", lambda totals: totals.disk_cached_tokens),
+    ("headway_replica_spilled_pages", "KV pages copied to host memory.", lambda totals: totals.spilled_pages),
+    ("headway_replica_fetched_pages", "KV pages copied back to the device.", lambda totals: totals.fetched_pages),
+    ("headway_replica_disk_written_pages", "KV pages written to disk.", lambda totals: totals.disk_written_pages),
+    ("headway_replica_disk_read_pages", "KV pages read from disk.", lambda totals: totals.disk_read_pages),
 )
 
 

@@ -72,8 +72,8 @@ class Placement:
         hits: dict[str, int] = {}
         if not request.cache_bypass:
             for shape, chain in keys.items():
-                for replica_id, depth in self._index.match(chain, now).items():
-                    hits[replica_id] = depth * shape.page_size
+                for replica_id, pages in self._index.match(chain, now).items():
+                    hits[replica_id] = int(pages * shape.page_size)
         candidates = [_candidate(replica, hits, now) for replica in replicas]
         choice = self._choose(candidates, len(tokens), beside)
         replica = next(replica for replica in replicas if replica.replica_id == choice.replica_id)

@@ -1,66 +1,61 @@
-"""The exact prefix index: block key -> the replicas that hold its page, as bits of an int."""
+"""The exact prefix index: which replica holds how long a prefix, and how near."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from ...core.blocks import BlockKey
+from .holdings import Holdings, Medium
 from .slots import Slots
 from .speculative import Speculation
+
+VALUE: Mapping[Medium, float] = {Medium.DEVICE: 1.0, Medium.HOST: 0.75, Medium.DISK: 0.5}
+"""Share of a page's computation that finding it there saves. To copy a page from host memory takes a small part of the
+time in which it is computed; one on disk has to be read first, while its request waits. Between two replicas the nearer
+copy wins, and a far copy still beats none: more than that order need not be known here."""
 
 
 class PrefixIndex:
     """What each replica's cache holds, kept by its KV events; and what it is about to hold, as a guess.
 
-    Keys are chained, so a page counts only when all pages before it are there too: `match` gives the depth of the
-    unbroken run from the first key. Nothing here asks the clock: callers pass `now`, in seconds of any one clock.
+    Keys are chained, so a page counts only when all pages before it are there too: `match` values the unbroken run from
+    the first key. Nothing here asks the clock: callers pass `now`, in seconds of any one clock.
     """
 
     def __init__(self) -> None:
         self._slots = Slots()
-        self._masks: dict[BlockKey, int] = {}
-        self._held: dict[int, set[BlockKey]] = {}
+        self._media = {medium: Holdings() for medium in Medium}
         self._promised = Speculation()
 
     def __len__(self) -> int:
-        """Number of different pages that any replica holds."""
-        return len(self._masks)
+        """Number of different pages that any replica holds on its device."""
+        return len(self._media[Medium.DEVICE])
 
-    def pages(self, replica_id: str) -> int:
-        """Number of pages that this replica holds."""
-        return len(self._held.get(self._slots.bit(replica_id), ())) if self._slots.known(replica_id) else 0
+    def pages(self, replica_id: str, medium: Medium = Medium.DEVICE) -> int:
+        """Number of pages that this replica holds there."""
+        known = self._slots.known(replica_id)
+        return len(self._media[medium].of(self._slots.bit(replica_id))) if known else 0
 
-    def stored(self, replica_id: str, keys: Sequence[BlockKey]) -> None:
-        """The replica holds these pages from now on."""
+    def stored(self, replica_id: str, keys: Sequence[BlockKey], medium: Medium = Medium.DEVICE) -> None:
+        """The replica holds these pages there from now on."""
         bit = self._slots.bit(replica_id)
-        masks, promised = self._masks, self._promised
-        self._held.setdefault(bit, set()).update(keys)
-        for key in keys:
-            masks[key] = masks.get(key, 0) | bit
-        if len(promised):
+        self._media[medium].add(bit, keys)
+        if medium is Medium.DEVICE and len(self._promised):
             for key in keys:
-                promised.settle(bit, key)
+                self._promised.settle(bit, key)
 
-    def removed(self, replica_id: str, keys: Sequence[BlockKey]) -> None:
-        """The replica holds these pages no more; pages it never held are passed over."""
-        if not self._slots.known(replica_id):
-            return
-        bit = self._slots.bit(replica_id)
-        held = self._held.get(bit)
-        if not held:
-            return
-        for key in keys:
-            if key in held:
-                held.remove(key)
-                self._unmark(bit, key)
+    def removed(self, replica_id: str, keys: Sequence[BlockKey], medium: Medium = Medium.DEVICE) -> None:
+        """The replica holds these pages there no more; pages it never held are passed over."""
+        if self._slots.known(replica_id):
+            self._media[medium].remove(self._slots.bit(replica_id), keys)
 
     def cleared(self, replica_id: str) -> None:
         """The replica holds nothing, and what was on its way is not to be counted on either."""
         if not self._slots.known(replica_id):
             return
         bit = self._slots.bit(replica_id)
-        for key in self._held.pop(bit, ()):
-            self._unmark(bit, key)
+        for holdings in self._media.values():
+            holdings.clear(bit)
         self._promised.forget(bit)
 
     def forget(self, replica_id: str) -> None:
@@ -72,20 +67,32 @@ class PrefixIndex:
     def promise(self, replica_id: str, keys: Sequence[BlockKey], until: float) -> None:
         """The replica was just sent a prompt with these pages: count on them until they are reported, or `until`."""
         bit = self._slots.bit(replica_id)
-        held = self._held.get(bit, set())
+        held = self._media[Medium.DEVICE].of(bit)
         self._promised.promise(bit, [key for key in keys if key not in held], until)
 
-    def match(self, keys: Sequence[BlockKey], now: float) -> dict[str, int]:
-        """For each replica that holds or awaits the first of `keys`, how many of them it has without a break."""
-        promised = self._promised
-        promised.expire(now)
-        masks = self._masks
-        if not len(promised):
-            return self._walk(keys, masks)
-        awaited = promised.masks
-        return self._walk(keys, {key: masks.get(key, 0) | awaited.get(key, 0) for key in keys})
+    def match(self, keys: Sequence[BlockKey], now: float) -> dict[str, float]:
+        """For each replica that holds or awaits the first of `keys`, what its unbroken run of them is worth, in pages.
 
-    def _walk(self, keys: Sequence[BlockKey], masks: dict[BlockKey, int]) -> dict[str, int]:
+        Pages on the device count whole; those that lie only further away, from the first such page on, by VALUE.
+        """
+        self._promised.expire(now)
+        masks: Mapping[BlockKey, int] = self._media[Medium.DEVICE].masks
+        if len(self._promised):
+            masks = _union(keys, masks, self._promised.masks)
+        depths = self._walk(keys, masks)
+        worth: dict[str, float] = {**depths}
+        for medium in (Medium.HOST, Medium.DISK):
+            lower = self._media[medium].masks
+            if not lower:
+                continue
+            masks = _union(keys, masks, lower)
+            deeper = self._walk(keys, masks)
+            for name, depth in deeper.items():
+                worth[name] = worth.get(name, 0.0) + VALUE[medium] * (depth - depths.get(name, 0))
+            depths = deeper
+        return worth
+
+    def _walk(self, keys: Sequence[BlockKey], masks: Mapping[BlockKey, int]) -> dict[str, int]:
         depths: dict[str, int] = {}
         alive = -1  # all replicas, known or not
         for depth, key in enumerate(keys):
@@ -102,9 +109,8 @@ class PrefixIndex:
                 depths[name] = len(keys)
         return depths
 
-    def _unmark(self, bit: int, key: BlockKey) -> None:
-        mask = self._masks[key] & ~bit
-        if mask:
-            self._masks[key] = mask
-        else:
-            del self._masks[key]
+
+def _union(
+    keys: Sequence[BlockKey], one: Mapping[BlockKey, int], other: Mapping[BlockKey, int]
+) -> Mapping[BlockKey, int]:
+    return {key: one.get(key, 0) | other.get(key, 0) for key in keys}

@@ -11,10 +11,12 @@ from typing import Protocol
 
 from ...core.blocks import split_keys
 from ...proto.headway.v1 import engine_pb2
-from ..index import PrefixIndex
+from ..index import Medium, PrefixIndex
 from ..policy import Ledger, figures_from_load
 from .replica import Replica
 from .sequence import SequenceTracker, Verdict
+
+MEDIA = {engine_pb2.MEDIUM_HOST: Medium.HOST, engine_pb2.MEDIUM_DISK: Medium.DISK}
 
 
 class OutputSink(Protocol):
@@ -104,9 +106,9 @@ class Intake:
         replica_id = self._replica.replica_id
         kind = event.WhichOneof("change")
         if kind == "stored":
-            self._index.stored(replica_id, split_keys(event.stored.keys))
+            self._index.stored(replica_id, split_keys(event.stored.keys), _medium(event.stored.medium))
         elif kind == "removed":
-            self._index.removed(replica_id, split_keys(event.removed.keys))
+            self._index.removed(replica_id, split_keys(event.removed.keys), _medium(event.removed.medium))
         elif kind == "cleared":
             self._index.cleared(replica_id)
 
@@ -122,3 +124,7 @@ class Intake:
             sink = sinks.pop(refusal.id, None)
             if sink is not None:
                 sink.refused(refusal)
+
+
+def _medium(medium: engine_pb2.Medium) -> Medium:
+    return MEDIA.get(medium, Medium.DEVICE)

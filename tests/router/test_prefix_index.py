@@ -7,8 +7,10 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from headway.core.blocks import BlockKey, chain_keys, root_key
-from headway.router.index import PrefixIndex
+from headway.router.index import Medium, PrefixIndex
+from headway.router.index.prefix import VALUE
 
+MEDIA = st.sampled_from([Medium.DEVICE, Medium.DEVICE, Medium.HOST, Medium.DISK])
 REPLICAS = st.sampled_from(["a", "b", "c", "d"])
 # Two chains that part after three pages, and a third one of their own.
 ROOT = root_key("r")
@@ -28,30 +30,33 @@ class IndexAgainstSets(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.index = PrefixIndex()
-        self.held: dict[str, set[BlockKey]] = {}
+        self.media: dict[Medium, dict[str, set[BlockKey]]] = {medium: {} for medium in Medium}
+        self.held = self.media[Medium.DEVICE]
         self.promised: dict[tuple[str, BlockKey], float] = {}
         self.now = 0.0
 
-    @rule(replica=REPLICAS, keys=SOME_KEYS)
-    def stored(self, replica: str, keys: list[BlockKey]) -> None:
-        self.index.stored(replica, keys)
-        self.held.setdefault(replica, set()).update(keys)
-        for key in keys:
-            self.promised.pop((replica, key), None)
+    @rule(replica=REPLICAS, keys=SOME_KEYS, medium=MEDIA)
+    def stored(self, replica: str, keys: list[BlockKey], medium: Medium) -> None:
+        self.index.stored(replica, keys, medium)
+        self.media[medium].setdefault(replica, set()).update(keys)
+        if medium is Medium.DEVICE:
+            for key in keys:
+                self.promised.pop((replica, key), None)
 
-    @rule(replica=REPLICAS, chain=st.sampled_from(CHAINS), depth=st.integers(0, 6))
-    def stored_chain(self, replica: str, chain: list[BlockKey], depth: int) -> None:
-        self.stored(replica, chain[:depth])
+    @rule(replica=REPLICAS, chain=st.sampled_from(CHAINS), depth=st.integers(0, 6), medium=MEDIA)
+    def stored_chain(self, replica: str, chain: list[BlockKey], depth: int, medium: Medium) -> None:
+        self.stored(replica, chain[:depth], medium)
 
-    @rule(replica=REPLICAS, keys=SOME_KEYS)
-    def removed(self, replica: str, keys: list[BlockKey]) -> None:
-        self.index.removed(replica, keys)
-        self.held.get(replica, set()).difference_update(keys)
+    @rule(replica=REPLICAS, keys=SOME_KEYS, medium=MEDIA)
+    def removed(self, replica: str, keys: list[BlockKey], medium: Medium) -> None:
+        self.index.removed(replica, keys, medium)
+        self.media[medium].get(replica, set()).difference_update(keys)
 
     @rule(replica=REPLICAS, forget=st.booleans())
     def emptied(self, replica: str, forget: bool) -> None:
         (self.index.forget if forget else self.index.cleared)(replica)
-        self.held.pop(replica, None)
+        for held in self.media.values():
+            held.pop(replica, None)
         self.promised = {entry: until for entry, until in self.promised.items() if entry[0] != replica}
 
     @rule(replica=REPLICAS, chain=st.sampled_from(CHAINS), depth=st.integers(0, 6), life=st.integers(1, 5))
@@ -71,26 +76,32 @@ class IndexAgainstSets(RuleBasedStateMachine):
         for chain in CHAINS:
             expected = {}
             for replica in "abcd":
-                depth = 0
-                while depth < len(chain) and self._has(replica, chain[depth]):
-                    depth += 1
+                worth = depth = 0
+                for medium in Medium:
+                    start = depth
+                    while depth < len(chain) and self._has(replica, chain[depth], medium):
+                        depth += 1
+                    worth += VALUE[medium] * (depth - start)
                 if depth:
-                    expected[replica] = depth
+                    expected[replica] = worth
             assert self.index.match(chain, self.now) == expected
 
     @invariant()
     def counts_are_true(self) -> None:
         assert len(self.index) == len(set().union(*self.held.values()))
         for replica in "abcd":
-            assert self.index.pages(replica) == len(self.held.get(replica, ()))
+            for medium, held in self.media.items():
+                assert self.index.pages(replica, medium) == len(held.get(replica, ()))
 
-    @precondition(lambda self: not self.held)
+    @precondition(lambda self: not any(self.media.values()))
     @invariant()
     def nothing_is_left_behind(self) -> None:
-        assert not self.index._masks
+        assert not any(map(len, self.index._media.values()))
 
-    def _has(self, replica: str, key: BlockKey) -> bool:
-        return key in self.held.get(replica, set()) or self.promised.get((replica, key), 0.0) > self.now
+    def _has(self, replica: str, key: BlockKey, furthest: Medium) -> bool:
+        """There or nearer."""
+        held = any(key in held.get(replica, set()) for medium, held in self.media.items() if medium <= furthest)
+        return held or self.promised.get((replica, key), 0.0) > self.now
 
 
 TestIndexAgainstSets = IndexAgainstSets.TestCase
@@ -119,3 +130,15 @@ def test_more_replicas_than_a_machine_word_has_bits() -> None:
         index.stored(f"replica-{number}", CHAINS[0][: number % 7])
     depths = index.match(CHAINS[0], 0.0)
     assert depths == {f"replica-{number}": number % 7 for number in range(100) if number % 7}
+
+
+def test_the_nearer_copy_of_a_prefix_is_worth_more_and_a_far_one_more_than_none() -> None:
+    index = PrefixIndex()
+    for replica, medium in zip("abc", Medium, strict=True):
+        index.stored(replica, CHAINS[0], medium)
+    index.stored("d", CHAINS[0][:1])
+    worth = index.match(CHAINS[0], 0.0)
+    assert len(CHAINS[0]) == worth["a"] > worth["b"] > worth["c"] > worth["d"] == 1
+    index.stored("a", CHAINS[0], Medium.HOST)
+    index.removed("a", CHAINS[0][2:])
+    assert index.match(CHAINS[0], 0.0)["a"] == 2 + VALUE[Medium.HOST] * (len(CHAINS[0]) - 2)

@@ -1,6 +1,6 @@
 """KV pages: who holds which, which hold a prefix that can be reused, and what routers are told of it."""
 
-from .events import KvChange, KvEvents, KvOp
+from .events import KvChange, KvEvents, KvOp, Medium
 from .pool import PagePool
 
-__all__ = ["KvChange", "KvEvents", "KvOp", "PagePool"]
+__all__ = ["KvChange", "KvEvents", "KvOp", "Medium", "PagePool"]

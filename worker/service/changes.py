@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Iterable
 
 from ...core.blocks import BlockKey
-from ..pages import KvChange, KvOp
+from ..pages import KvChange, KvOp, Medium
 
 KEPT_KEYS = 16_384
 
@@ -14,12 +14,14 @@ KEPT_KEYS = 16_384
 def net(changes: Iterable[KvChange]) -> list[KvChange]:
     """The shortest list with the same effect. It never holds more keys than the cache gained and lost in all."""
     cleared = False
-    last: dict[BlockKey, KvOp] = {}
+    lasts: dict[Medium, dict[BlockKey, KvOp]] = {medium: {} for medium in Medium}
     for change in changes:
         if change.op is KvOp.CLEARED:
             cleared = True
-            last.clear()
+            for last in lasts.values():
+                last.clear()
             continue
+        last = lasts[change.medium]
         for key in change.keys:
             # A key is stored only when absent and removed only when present, so opposites cancel.
             if last.get(key, change.op) is change.op:
@@ -28,9 +30,10 @@ def net(changes: Iterable[KvChange]) -> list[KvChange]:
                 del last[key]
     result = [KvChange(KvOp.CLEARED, [])] if cleared else []
     for op in (KvOp.REMOVED, KvOp.STORED):
-        keys = [key for key, kind in last.items() if kind is op]
-        if keys:
-            result.append(KvChange(op, keys))
+        for medium, last in lasts.items():
+            keys = [key for key, kind in last.items() if kind is op]
+            if keys:
+                result.append(KvChange(op, keys, medium))
     return result
 
 
@@ -39,10 +42,10 @@ def count_keys(changes: Iterable[KvChange]) -> int:
 
 
 class ChangeLog:
-    """The changes of the latest reports, up to KEPT_KEYS keys, and the set of all keys stored."""
+    """The changes of the latest reports, up to KEPT_KEYS keys, and all keys stored on each medium."""
 
     def __init__(self) -> None:
-        self.stored: dict[BlockKey, None] = {}
+        self.stored: dict[Medium, dict[BlockKey, None]] = {medium: {} for medium in Medium}
         self._since = 0
         self._kept = 0
         self._entries: deque[tuple[int, list[KvChange]]] = deque()
@@ -53,12 +56,13 @@ class ChangeLog:
             return
         for change in changes:
             if change.op is KvOp.CLEARED:
-                self.stored.clear()
+                for stored in self.stored.values():
+                    stored.clear()
             elif change.op is KvOp.STORED:
-                self.stored.update(dict.fromkeys(change.keys))
+                self.stored[change.medium].update(dict.fromkeys(change.keys))
             else:
                 for key in change.keys:
-                    del self.stored[key]
+                    del self.stored[change.medium][key]
         self._entries.append((sequence, changes))
         self._kept += count_keys(changes)
         while self._kept > KEPT_KEYS:

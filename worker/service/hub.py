@@ -12,10 +12,10 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from queue import SimpleQueue
 
-from ...core.blocks import join_keys
 from ...core.errors import Stale
 from ...proto.headway.v1 import engine_pb2
 from ..engine import Command, Figures, Leave, StepReport, Submit
+from ..pages import KvChange, KvOp
 from .changes import ChangeLog
 from .messages import event_messages, load_message
 from .outbox import Outbox
@@ -156,17 +156,21 @@ class Hub:
         return message
 
     def _snapshot(self) -> Iterator[engine_pb2.SessionResponse]:
-        """All stored keys as of now, in parts. The list is taken at once, the messages are made as they are sent."""
-        sequence, load, keys = self.sequence, self.load(), list(self._log.stored)
+        """All stored keys as of now, in parts. The lists are taken at once, the messages are made as they are sent."""
+        sequence, load = self.sequence, self.load()
+        pieces = [
+            KvChange(KvOp.STORED, keys[start : start + SNAPSHOT_KEYS], medium)
+            for medium, stored in self._log.stored.items()
+            for keys in [list(stored)]
+            for start in range(0, len(keys), SNAPSHOT_KEYS)
+        ]
 
         def parts() -> Iterator[engine_pb2.SessionResponse]:
-            for start in range(0, max(1, len(keys)), SNAPSHOT_KEYS):
+            for number in range(max(1, len(pieces))):
                 message = self._message(sequence, sequence, load)
                 message.snapshot = True
-                message.snapshot_continues = start + SNAPSHOT_KEYS < len(keys)
-                if part := keys[start : start + SNAPSHOT_KEYS]:
-                    stored = engine_pb2.BlocksStored(keys=join_keys(part), medium=engine_pb2.MEDIUM_DEVICE)
-                    message.kv_events.add(stored=stored)
+                message.snapshot_continues = number + 1 < len(pieces)
+                message.kv_events.extend(event_messages(pieces[number : number + 1]))
                 yield message
 
         return parts()

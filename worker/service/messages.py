@@ -9,8 +9,14 @@ import numpy as np
 from ...core.blocks import join_keys
 from ...proto.headway.v1 import engine_pb2
 from ..engine import Figures, Output, Refused
-from ..pages import KvChange, KvOp
+from ..pages import KvChange, KvOp, Medium
 from ..plan import PlaceLogprobs
+
+MEDIA = {
+    Medium.DEVICE: engine_pb2.MEDIUM_DEVICE,
+    Medium.HOST: engine_pb2.MEDIUM_HOST,
+    Medium.DISK: engine_pb2.MEDIUM_DISK,
+}
 
 
 def load_message(figures: Figures, silence_s: float) -> engine_pb2.Load:
@@ -46,10 +52,10 @@ def event_messages(changes: Iterable[KvChange]) -> list[engine_pb2.KvEvent]:
 def _event(change: KvChange) -> engine_pb2.KvEvent:
     if change.op is KvOp.CLEARED:
         return engine_pb2.KvEvent(cleared=engine_pb2.BlocksCleared())
-    keys = join_keys(change.keys)
+    keys, medium = join_keys(change.keys), MEDIA[change.medium]
     if change.op is KvOp.STORED:
-        return engine_pb2.KvEvent(stored=engine_pb2.BlocksStored(keys=keys, medium=engine_pb2.MEDIUM_DEVICE))
-    return engine_pb2.KvEvent(removed=engine_pb2.BlocksRemoved(keys=keys, medium=engine_pb2.MEDIUM_DEVICE))
+        return engine_pb2.KvEvent(stored=engine_pb2.BlocksStored(keys=keys, medium=medium))
+    return engine_pb2.KvEvent(removed=engine_pb2.BlocksRemoved(keys=keys, medium=medium))
 
 
 def output_message(output: Output) -> engine_pb2.StepOutput:

@@ -17,8 +17,12 @@ class Medium(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
     MEDIUM_UNSPECIFIED: _ClassVar[Medium]
     MEDIUM_DEVICE: _ClassVar[Medium]
+    MEDIUM_HOST: _ClassVar[Medium]
+    MEDIUM_DISK: _ClassVar[Medium]
 MEDIUM_UNSPECIFIED: Medium
 MEDIUM_DEVICE: Medium
+MEDIUM_HOST: Medium
+MEDIUM_DISK: Medium
 
 class Adapter(_message.Message):
     __slots__ = ("name", "revision", "path", "rank")
@@ -238,7 +242,7 @@ class BlocksCleared(_message.Message):
     def __init__(self) -> None: ...
 
 class Load(_message.Message):
-    __slots__ = ("running", "waiting", "waiting_uncached_tokens", "used_pages", "cached_pages", "total_pages", "engine_silence_ms", "prefill_rate", "decode_step_ms", "accepting", "totals")
+    __slots__ = ("running", "waiting", "waiting_uncached_tokens", "used_pages", "cached_pages", "total_pages", "engine_silence_ms", "prefill_rate", "decode_step_ms", "accepting", "totals", "host_used_pages", "host_total_pages", "disk_used_pages", "disk_total_pages")
     RUNNING_FIELD_NUMBER: _ClassVar[int]
     WAITING_FIELD_NUMBER: _ClassVar[int]
     WAITING_UNCACHED_TOKENS_FIELD_NUMBER: _ClassVar[int]
@@ -250,6 +254,10 @@ class Load(_message.Message):
     DECODE_STEP_MS_FIELD_NUMBER: _ClassVar[int]
     ACCEPTING_FIELD_NUMBER: _ClassVar[int]
     TOTALS_FIELD_NUMBER: _ClassVar[int]
+    HOST_USED_PAGES_FIELD_NUMBER: _ClassVar[int]
+    HOST_TOTAL_PAGES_FIELD_NUMBER: _ClassVar[int]
+    DISK_USED_PAGES_FIELD_NUMBER: _ClassVar[int]
+    DISK_TOTAL_PAGES_FIELD_NUMBER: _ClassVar[int]
     running: int
     waiting: int
     waiting_uncached_tokens: int
@@ -261,10 +269,14 @@ class Load(_message.Message):
     decode_step_ms: float
     accepting: bool
     totals: LoadTotals
-    def __init__(self, running: _Optional[int] = ..., waiting: _Optional[int] = ..., waiting_uncached_tokens: _Optional[int] = ..., used_pages: _Optional[int] = ..., cached_pages: _Optional[int] = ..., total_pages: _Optional[int] = ..., engine_silence_ms: _Optional[int] = ..., prefill_rate: _Optional[float] = ..., decode_step_ms: _Optional[float] = ..., accepting: _Optional[bool] = ..., totals: _Optional[_Union[LoadTotals, _Mapping]] = ...) -> None: ...
+    host_used_pages: int
+    host_total_pages: int
+    disk_used_pages: int
+    disk_total_pages: int
+    def __init__(self, running: _Optional[int] = ..., waiting: _Optional[int] = ..., waiting_uncached_tokens: _Optional[int] = ..., used_pages: _Optional[int] = ..., cached_pages: _Optional[int] = ..., total_pages: _Optional[int] = ..., engine_silence_ms: _Optional[int] = ..., prefill_rate: _Optional[float] = ..., decode_step_ms: _Optional[float] = ..., accepting: _Optional[bool] = ..., totals: _Optional[_Union[LoadTotals, _Mapping]] = ..., host_used_pages: _Optional[int] = ..., host_total_pages: _Optional[int] = ..., disk_used_pages: _Optional[int] = ..., disk_total_pages: _Optional[int] = ...) -> None: ...
 
 class LoadTotals(_message.Message):
-    __slots__ = ("requests", "prompt_tokens", "cached_tokens", "output_tokens", "steps", "preemptions", "aborts", "step_seconds", "model_seconds")
+    __slots__ = ("requests", "prompt_tokens", "cached_tokens", "output_tokens", "steps", "preemptions", "aborts", "step_seconds", "model_seconds", "host_cached_tokens", "disk_cached_tokens", "spilled_pages", "fetched_pages", "disk_written_pages", "disk_read_pages")
     REQUESTS_FIELD_NUMBER: _ClassVar[int]
     PROMPT_TOKENS_FIELD_NUMBER: _ClassVar[int]
     CACHED_TOKENS_FIELD_NUMBER: _ClassVar[int]
@@ -274,6 +286,12 @@ class LoadTotals(_message.Message):
     ABORTS_FIELD_NUMBER: _ClassVar[int]
     STEP_SECONDS_FIELD_NUMBER: _ClassVar[int]
     MODEL_SECONDS_FIELD_NUMBER: _ClassVar[int]
+    HOST_CACHED_TOKENS_FIELD_NUMBER: _ClassVar[int]
+    DISK_CACHED_TOKENS_FIELD_NUMBER: _ClassVar[int]
+    SPILLED_PAGES_FIELD_NUMBER: _ClassVar[int]
+    FETCHED_PAGES_FIELD_NUMBER: _ClassVar[int]
+    DISK_WRITTEN_PAGES_FIELD_NUMBER: _ClassVar[int]
+    DISK_READ_PAGES_FIELD_NUMBER: _ClassVar[int]
     requests: int
     prompt_tokens: int
     cached_tokens: int
@@ -283,7 +301,13 @@ class LoadTotals(_message.Message):
     aborts: int
     step_seconds: float
     model_seconds: float
-    def __init__(self, requests: _Optional[int] = ..., prompt_tokens: _Optional[int] = ..., cached_tokens: _Optional[int] = ..., output_tokens: _Optional[int] = ..., steps: _Optional[int] = ..., preemptions: _Optional[int] = ..., aborts: _Optional[int] = ..., step_seconds: _Optional[float] = ..., model_seconds: _Optional[float] = ...) -> None: ...
+    host_cached_tokens: int
+    disk_cached_tokens: int
+    spilled_pages: int
+    fetched_pages: int
+    disk_written_pages: int
+    disk_read_pages: int
+    def __init__(self, requests: _Optional[int] = ..., prompt_tokens: _Optional[int] = ..., cached_tokens: _Optional[int] = ..., output_tokens: _Optional[int] = ..., steps: _Optional[int] = ..., preemptions: _Optional[int] = ..., aborts: _Optional[int] = ..., step_seconds: _Optional[float] = ..., model_seconds: _Optional[float] = ..., host_cached_tokens: _Optional[int] = ..., disk_cached_tokens: _Optional[int] = ..., spilled_pages: _Optional[int] = ..., fetched_pages: _Optional[int] = ..., disk_written_pages: _Optional[int] = ..., disk_read_pages: _Optional[int] = ...) -> None: ...
 
 class DescribeRequest(_message.Message):
     __slots__ = ()
