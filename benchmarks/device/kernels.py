@@ -1,0 +1,191 @@
+"""Each kernel over a grid of shapes: its time, the share of its own floor, and torch's time where torch has it, too."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ...kernels import linear_w4a16, linear_w8a8
+from ...kernels.attention_decode import attention_decode
+from ...kernels.attention_prefill import attention_prefill, plan_tiles, tile_queries
+from ...kernels.page_copy import PageTensors, gather_pages
+from ...kernels.rms_norm import add_rms_norm
+from ...kernels.rope_kv_write import KvPages, quantize_heads, rope_kv_write
+from ...kernels.rotary import rotary_tables
+from ...kernels.sample import Draws, sample
+from ...kernels.swiglu import swiglu
+from .ceilings import Ceilings
+from .timing import seconds
+
+HEADS, KV_HEADS, DIM, PAGE = 32, 8, 128, 16
+HIDDEN, WIDTH = 4096, 14336
+HALF = torch.bfloat16
+
+
+class Case(NamedTuple):
+    """`bytes` and `operations` are the least that any way of doing it takes."""
+
+    name: str
+    shape: str
+    bytes: float
+    operations: float
+    ours: Callable[[], object]
+    peer: Callable[[], object] | None = None
+
+
+def table(device: torch.device, ceilings: Ceilings, *, tiny: bool) -> str:
+    """Markdown. A case that fails says so in its line, and the others go on."""
+    lines = ["| kernel | shape | µs | share of its floor | torch µs |", "|---|---|---|---|---|"]
+    for make in (_decode, _prefill, _linear, _elementwise, _sampling, _pages):
+        for case in make(device, tiny):
+            lines.append(_line(case, device, ceilings))
+            if device.type == "cuda":
+                torch.cuda.empty_cache()
+    return "\n".join(lines)
+
+
+def _line(case: Case, device: torch.device, ceilings: Ceilings) -> str:
+    try:
+        spent = seconds(case.ours, device)
+        peer = f"{seconds(case.peer, device) * 1e6:.0f}" if case.peer else "–"
+    except Exception as error:
+        return f"| {case.name} | {case.shape} | {type(error).__name__}: {str(error)[:80]} | | |"
+    share = ceilings.floor(case.bytes, case.operations) / spent
+    return f"| {case.name} | {case.shape} | {spent * 1e6:.0f} | {share:.0%} | {peer} |"
+
+
+def _pages_for(rows: int, context: int, device: torch.device, cache: torch.dtype) -> tuple[KvPages, Tensor]:
+    """Pages of `rows` contexts, strewn over memory, and their block tables."""
+    width = -(-context // PAGE)
+    order = torch.randperm(rows * width, device=device, dtype=torch.int32).view(rows, width)
+    caches = [torch.randn(rows * width, PAGE, KV_HEADS, DIM, device=device, dtype=HALF) for _ in range(2)]
+    if cache == HALF:
+        return KvPages(*caches), order
+    (keys, key_scales), (values, value_scales) = (quantize_heads(one, cache) for one in caches)
+    return KvPages(keys, values, key_scales, value_scales), order
+
+
+def _decode(device: torch.device, tiny: bool) -> Iterator[Case]:
+    grid = [(1, 1024), (1, 8192), (8, 4096), (64, 1024), (64, 4096), (64, 8192), (256, 1024), (256, 2048)]
+    for rows, context in [(2, 40)] if tiny else grid:
+        for cache in (HALF, torch.float8_e4m3fn, torch.int8):
+            if cache != HALF and (rows, context) not in ((64, 4096), (2, 40)):
+                continue
+            pages, tables = _pages_for(rows, context, device, cache)
+            query = torch.randn(rows, HEADS, DIM, device=device, dtype=HALF)
+            lengths = torch.full((rows,), context, dtype=torch.int32, device=device)
+            size = 2 * rows * context * KV_HEADS * (DIM * cache.itemsize + (0 if cache == HALF else 4))
+
+            ours = partial(attention_decode, query, pages, tables, lengths, DIM**-0.5, longest=context)
+            yield Case(
+                f"decode attention {str(cache).removeprefix('torch.')}", f"{rows} × {context}", size,
+                4 * rows * context * HEADS * DIM, ours, _dense(rows, context, device) if cache == HALF else None,
+            )  # fmt: skip
+
+
+def _dense(rows: int, context: int, device: torch.device) -> Callable[[], Tensor]:
+    """torch's attention over keys and values that lie side by side, which a paged cache's do not."""
+    query = torch.randn(rows, HEADS, 1, DIM, device=device, dtype=HALF)
+    key, value = (torch.randn(rows, KV_HEADS, context, DIM, device=device, dtype=HALF) for _ in range(2))
+    return lambda: F.scaled_dot_product_attention(query, key, value, enable_gqa=True)
+
+
+def _prefill(device: torch.device, tiny: bool) -> Iterator[Case]:
+    for rows, queries, context in [(2, 20, 40)] if tiny else [(8, 1024, 1024), (1, 8192, 8192), (4, 512, 8192)]:
+        pages, tables = _pages_for(rows, context, device, HALF)
+        query = torch.randn(rows * queries, HEADS, DIM, device=device, dtype=HALF)
+        firsts = list(range(0, rows * queries, queries))
+        tiles = plan_tiles(firsts, [queries] * rows, [context] * rows, tile_queries(HEADS, KV_HEADS, DIM)).to(device)
+        out = torch.empty(rows * queries, HEADS * DIM, device=device, dtype=HALF)
+        pairs = rows * (queries * context - queries * (queries - 1) // 2)
+        size = 2 * rows * (context * KV_HEADS * 2 + queries * HEADS * 2) * DIM
+
+        ours = partial(attention_prefill, query, pages, tables, tiles, DIM**-0.5, out)
+        peer = _causal(rows, queries, device) if queries == context else None
+        yield Case("prefill attention", f"{rows} × {queries} of {context}", size, 4 * pairs * HEADS * DIM, ours, peer)
+
+
+def _causal(rows: int, queries: int, device: torch.device) -> Callable[[], Tensor]:
+    query = torch.randn(rows, HEADS, queries, DIM, device=device, dtype=HALF)
+    key, value = (torch.randn(rows, KV_HEADS, queries, DIM, device=device, dtype=HALF) for _ in range(2))
+    return lambda: F.scaled_dot_product_attention(query, key, value, is_causal=True, enable_gqa=True)
+
+
+def _linear(device: torch.device, tiny: bool) -> Iterator[Case]:
+    sizes = [(256, 128)] if tiny else [(HIDDEN, 6144), (HIDDEN, 2 * WIDTH), (WIDTH, HIDDEN)]
+    for inputs, outputs in sizes:
+        wide = torch.randn(outputs, inputs, device=device, dtype=HALF)
+        eight = {
+            name: quantize_heads(wide, kind) for name, kind in (("int8", torch.int8), ("fp8", torch.float8_e4m3fn))
+        }
+        nibbles = torch.randint(0, 16, (outputs, inputs), device=device)
+        scales = torch.rand(outputs, inputs // 128, device=device, dtype=HALF)
+        four = linear_w4a16.pack(nibbles, scales, torch.full_like(scales, 8.0))
+        for rows in (2,) if tiny else (1, 16, 64, 256):
+            x = torch.randn(rows, inputs, device=device, dtype=HALF)
+            shape, flops, around = (
+                f"{rows} × {inputs} → {outputs}",
+                2 * rows * inputs * outputs,
+                rows * (inputs + outputs),
+            )
+            peer = partial(F.linear, x, wide)
+            yield Case("linear bf16 (torch)", shape, 2 * (wide.numel() + around), flops, peer)
+            for name, (weight, scale) in eight.items():
+                ours = partial(linear_w8a8.linear_w8a8, x, weight, scale)
+                yield Case(f"linear {name}", shape, wide.numel() + 2 * around, flops, ours, peer)
+            ours = partial(linear_w4a16.linear_w4a16, x, four)
+            yield Case("linear 4-bit", shape, wide.numel() * (0.5 + 4 / 128) + 2 * around, flops, ours, peer)
+
+
+def _elementwise(device: torch.device, tiny: bool) -> Iterator[Case]:
+    cos, sin = (one.to(device) for one in rotary_tables(torch.rand(DIM // 2), 4096, HALF))
+    for tokens in (3,) if tiny else (64, 2048):
+        x, residual = (torch.randn(tokens, HIDDEN, device=device, dtype=HALF) for _ in range(2))
+        weight = torch.ones(HIDDEN, device=device, dtype=HALF)
+        size = tokens * HIDDEN * 2
+        yield Case(
+            "add + rms norm", f"{tokens} × {HIDDEN}", 4 * size, 0,
+            partial(add_rms_norm, x, residual, weight, 1e-5),
+            partial(_torch_add_norm, x, residual, weight),
+        )  # fmt: skip
+        gate_up = torch.randn(tokens, 2 * WIDTH, device=device, dtype=HALF)
+        yield Case("swiglu", f"{tokens} × {WIDTH}", 6 * tokens * WIDTH, 0, partial(swiglu, gate_up))
+        pages, _ = _pages_for(max(1, tokens // 64), 64, device, HALF)
+        qkv = torch.randn(tokens, HEADS + 2 * KV_HEADS, DIM, device=device, dtype=HALF)
+        positions, slots = (torch.randperm(pages.keys.shape[0] * PAGE, device=device)[:tokens] for _ in range(2))
+        yield Case(
+            "rope + KV write", f"{tokens} × {HEADS + 2 * KV_HEADS} heads", 4 * qkv.numel() + 4 * tokens * DIM, 0,
+            partial(rope_kv_write, qkv, cos, sin, positions, slots, pages, HEADS),
+        )  # fmt: skip
+
+
+def _torch_add_norm(x: Tensor, residual: Tensor, weight: Tensor) -> Tensor:
+    return F.rms_norm(residual.add_(x), weight.shape, weight, 1e-5)
+
+
+def _sampling(device: torch.device, tiny: bool) -> Iterator[Case]:
+    rows, vocab = (2, 100) if tiny else (64, 128256)
+    logits = torch.randn(rows, vocab, device=device)
+    ones = torch.ones(rows, device=device)
+    whole = torch.arange(rows, device=device)
+    plain = Draws(ones, torch.zeros_like(whole).int(), ones, 0 * ones, whole, whole, 0 * whole)
+    filtered = plain._replace(top_k=plain.top_k + 50, top_p=0.9 * ones)
+    size = 4 * logits.numel()
+    yield Case("sample", f"{rows} × {vocab}", size, 0, partial(sample, logits, plain, filtered=False))
+    yield Case(
+        "sample top-k top-p", f"{rows} × {vocab}", size, 0, partial(sample, logits, filtered, filtered=True),
+        partial(torch.sort, logits, descending=True),
+    )  # fmt: skip
+
+
+def _pages(device: torch.device, tiny: bool) -> Iterator[Case]:
+    layers, pages = (2, 8) if tiny else (32, 2048)
+    tensors = [torch.zeros(pages, PAGE, KV_HEADS, DIM, device=device, dtype=HALF) for _ in range(layers)]
+    group, chosen = PageTensors(tensors), torch.randperm(pages, device=device)[: pages // 2]
+    size = 2 * len(chosen) * layers * group.words * 4
+    yield Case("page gather", f"{len(chosen)} pages × {layers}", size, 0, partial(gather_pages, group, chosen))
