@@ -8,6 +8,11 @@
         for delta in headway.chat_stream("Say hello", max_new_tokens=32):
             print(delta.text, end="")
 
+        verdict = headway.generate("Is it so? ", choice=["yes", "no"], logprobs=2)
+        print(verdict.text, verdict.logprobs[0].logprob)
+        for sequence in headway.generate("It was a", n=3, temperature=1).sequences:
+            print(sequence.index, sequence.text, sequence.finish.reason)
+
 `AsyncHeadway` is the same with `await` and `async for`. Failures are the tree of `headway.core.errors`.
 """
 
@@ -26,10 +31,23 @@ from ..core.errors import (
 from .aio import AsyncHeadway
 from .aio_stream import AsyncGenerationStream
 from .embeddings import Embeddings, EmbedOptions
+from .grammars import Choice, Ebnf, Grammar, JsonObject, JsonSchema, Regex
+from .logprobs import Logprob, TokenLogprob
 from .options import GenerateOptions, Retry
 from .sync import Headway
 from .sync_stream import GenerationStream
-from .values import ChatMessage, Delta, Finish, FinishReason, Generation, Model, Started, Tokens, Usage
+from .values import (
+    ChatMessage,
+    Delta,
+    Finish,
+    FinishReason,
+    GeneratedSequence,
+    Generation,
+    Model,
+    Started,
+    Tokens,
+    Usage,
+)
 
 __all__ = [
     "AlreadyExists",
@@ -37,25 +55,34 @@ __all__ = [
     "AsyncHeadway",
     "Cancelled",
     "ChatMessage",
+    "Choice",
     "ContextTooLong",
     "DeadlineExceeded",
     "Delta",
+    "Ebnf",
     "EmbedOptions",
     "Embeddings",
     "Finish",
     "FinishReason",
     "GenerateOptions",
+    "GeneratedSequence",
     "Generation",
     "GenerationStream",
+    "Grammar",
     "Headway",
     "HeadwayError",
     "Internal",
     "InvalidRequest",
+    "JsonObject",
+    "JsonSchema",
+    "Logprob",
     "Model",
     "NotFound",
     "Overloaded",
+    "Regex",
     "Retry",
     "Started",
+    "TokenLogprob",
     "Tokens",
     "Unavailable",
     "Usage",

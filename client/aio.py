@@ -142,7 +142,7 @@ class AsyncHeadway:
             return getattr(self._connected(), call.method)(call.request, timeout=remaining_s)
 
         timeout = self._timeout if timeout is None else timeout
-        return AsyncGenerationStream(open_call, timeout, self._retry, self.address)
+        return AsyncGenerationStream(open_call, timeout, self._retry, self.address, call.sequences)
 
     async def _unary(self, call: calls.Unary[Answer], timeout: float | None) -> Answer:
         deadline, attempt = Deadline(self._timeout if timeout is None else timeout), 0

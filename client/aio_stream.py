@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from types import TracebackType
 from typing import Any, Self
 
@@ -15,25 +15,28 @@ from .calls import Streaming
 from .deadline import Deadline
 from .errors import cut_short, from_rpc
 from .options import Retry
-from .responses import Transcript
+from .transcript import Transcript
 from .values import Delta, Finish, Generation, Started, Usage
 
 
 class AsyncGenerationStream:
     """The tokens of one request as they come: iterate for `Delta`s, or `await stream.result()` for all the rest.
 
-    `started` is set before the first delta, `finish` and `usage` after the last. Leaving the `async with`, or
+    `started` is set before the first delta, `finish` (of the first sequence) and `usage` after the last; the deltas
+    of several sequences come mixed and say their `index`. Leaving the `async with`, or
     `close`, ends the request on the server too.
     """
 
-    def __init__(self, open_call: Callable[[float | None], Any], timeout: float, retry: Retry, address: str) -> None:
+    def __init__(
+        self, open_call: Callable[[float | None], Any], timeout: float, retry: Retry, address: str, sequences: int = 1
+    ) -> None:
         self._open_call = open_call
         self._deadline = Deadline(timeout)
         self._retry = retry
         self._address = address
         self._attempt = 0
         self._call: Any = None
-        self._transcript = Transcript()
+        self._transcript = Transcript(sequences)
         self._began = self._ended = False
 
     @property
@@ -42,7 +45,12 @@ class AsyncGenerationStream:
 
     @property
     def finish(self) -> Finish | None:
-        return self._transcript.finish
+        return self._transcript.finishes.get(0)
+
+    @property
+    def finishes(self) -> Mapping[int, Finish]:
+        """How each sequence that has ended did, by its index."""
+        return self._transcript.finishes
 
     @property
     def usage(self) -> Usage | None:

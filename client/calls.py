@@ -8,8 +8,9 @@ from typing import Any, Generic, NamedTuple, TypeVar
 from ..core.errors import InvalidRequest
 from ..proto.headway.v1 import inference_pb2 as pb
 from .embeddings import Embeddings, EmbedOptions, Inputs, embed_request, read_embeddings
+from .errors import why
 from .options import GenerateOptions
-from .requests import Conversation, chat_messages, chat_request, generate_request, why
+from .requests import Conversation, chat_messages, chat_request, generate_request
 from .responses import read_model, read_tokens
 from .values import Model, Tokens
 
@@ -31,6 +32,12 @@ class Streaming(NamedTuple):
 
     method: str
     request: pb.GenerateRequest | pb.ChatRequest
+
+    @property
+    def sequences(self) -> int:
+        """How many the answer will have."""
+        request = self.request.generate if isinstance(self.request, pb.ChatRequest) else self.request
+        return request.n if request.HasField("n") else 1
 
     @staticmethod
     def unwrap(message: pb.GenerateResponse | pb.ChatResponse) -> pb.GenerateResponse:

@@ -10,7 +10,7 @@ import msgspec
 from ..core.errors import InvalidRequest
 from ..proto.headway.v1 import inference_pb2 as pb
 from ..proto.headway.v1 import pooling_pb2
-from .requests import why
+from .errors import why
 from .responses import read_usage
 from .values import Usage
 

@@ -67,3 +67,11 @@ def _foreign(code: grpc.StatusCode, details: str, address: str) -> HeadwayError:
 def cut_short(address: str) -> HeadwayError:
     """For a stream that ended in good order but without its last messages."""
     return errors.Internal(f"{address} ended the stream before its last message")
+
+
+def why(error: Exception) -> str:
+    """What is wrong with a value that a message cannot hold, in words that go after the value's name."""
+    if isinstance(error, UnicodeError):
+        return "is not valid UTF-8"
+    # All that protobuf says about what is no text.
+    return "must be text" if "bad argument type" in str(error) else str(error)

@@ -3,19 +3,29 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
-from typing import TypedDict
+from collections.abc import Mapping, Sequence
+from typing import Any, TypedDict
 
 import msgspec
 
 from ..core.errors import HeadwayError, Unavailable
+from .grammars import Grammar
 
 
 class GenerateOptions(TypedDict, total=False):
-    """Options of generate and chat. One left out, or None, takes the model's default; bounds are the server's."""
+    """Options of generate and chat. One left out, or None, takes the model's default; bounds are the server's.
+
+    `n` sequences share the prompt and differ in their random numbers. `logprobs` asks for the log probability of each
+    token of the output and of so many of the likeliest ones at its place, `prompt_logprobs` for those of the prompt.
+    `logit_bias` maps token ids to what is added to their logits. What the output must look like is said by `grammar`
+    with a typed value, or by one of `json_schema`, `json_object`, `regex`, `choice` and `ebnf`. Requests of a lower
+    `priority` are served first.
+    """
 
     model: str | None
     request_id: str | None
+    n: int | None
+    priority: int | None
     temperature: float | None
     top_p: float | None
     top_k: int | None
@@ -25,13 +35,25 @@ class GenerateOptions(TypedDict, total=False):
     frequency_penalty: float | None
     repetition_penalty: float | None
     max_new_tokens: int | None
+    min_new_tokens: int | None
     stop: str | Sequence[str] | None
     stop_token_ids: Sequence[int] | None
     include_stop_string: bool | None
     ignore_eos: bool | None
+    logit_bias: Mapping[int, float] | None
+    allowed_token_ids: Sequence[int] | None
+    bad_words: str | Sequence[str] | None
+    grammar: Grammar | None
+    json_schema: Mapping[str, Any] | bool | str | None
+    json_object: bool | None
+    regex: str | None
+    choice: str | Sequence[str] | None
+    ebnf: str | None
     return_text: bool | None
     return_token_ids: bool | None
     skip_special_tokens: bool | None
+    logprobs: int | None
+    prompt_logprobs: int | None
     cache_salt: str | None
     cache_bypass: bool | None
 

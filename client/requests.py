@@ -10,6 +10,8 @@ from google.protobuf.struct_pb2 import Struct
 from ..core.errors import InvalidRequest
 from ..core.sampling import BOUNDS
 from ..proto.headway.v1 import inference_pb2 as pb
+from . import grammars
+from .errors import why
 from .options import GenerateOptions
 from .values import ChatMessage
 
@@ -19,17 +21,27 @@ Conversation = str | Sequence[ChatMessage | Mapping[str, str]]
 PATHS = {name: f"sampling.{name}" for name in BOUNDS} | {
     "model": "model",
     "request_id": "request_id",
+    "n": "n",
+    "priority": "priority",
     "max_new_tokens": "stopping.max_new_tokens",
+    "min_new_tokens": "stopping.min_new_tokens",
     "stop": "stopping.stop_strings",
     "stop_token_ids": "stopping.stop_token_ids",
     "include_stop_string": "stopping.include_stop_string",
     "ignore_eos": "stopping.ignore_eos",
+    "logit_bias": "constraints.logit_bias",
+    "allowed_token_ids": "constraints.allowed_token_ids",
+    "bad_words": "constraints.bad_words",
     "return_text": "output.text",
     "return_token_ids": "output.token_ids",
     "skip_special_tokens": "output.skip_special_tokens",
+    "logprobs": "output.logprobs",
+    "prompt_logprobs": "output.prompt_logprobs",
     "cache_salt": "cache.salt",
     "cache_bypass": "cache.bypass",
 }
+LISTS = ("stop", "stop_token_ids", "allowed_token_ids", "bad_words")
+COUNTS = ("logprobs", "prompt_logprobs")
 
 
 def generate_request(prompt: str | Sequence[int] | None, options: GenerateOptions) -> pb.GenerateRequest:
@@ -39,10 +51,15 @@ def generate_request(prompt: str | Sequence[int] | None, options: GenerateOption
     """
     request = pb.GenerateRequest()
     for name, value in options.items():
+        if name in grammars.OPTIONS:
+            continue
         if name not in PATHS:
-            raise TypeError(f"unknown option {name!r}; there are {', '.join(sorted(PATHS))}")
+            raise TypeError(f"unknown option {name!r}; there are {', '.join(sorted([*PATHS, *grammars.OPTIONS]))}")
         if value is not None:
             _set(request, name, value)
+    grammar = grammars.chosen(options)
+    if grammar is not None:
+        request.constraints.grammar.CopyFrom(grammar)
     try:
         if isinstance(prompt, str):
             request.prompt.text = prompt
@@ -61,18 +78,20 @@ def _set(request: pb.GenerateRequest, name: str, value: Any) -> None:
     for parent in parents:
         target = getattr(target, parent)
     try:
-        if name in ("stop", "stop_token_ids"):
+        if name in LISTS:
             getattr(target, leaf).extend([value] if isinstance(value, str) else value)
+        elif name == "logit_bias":
+            getattr(target, leaf).update(value)
+        elif name in COUNTS and isinstance(value, bool):
+            raise TypeError(f"is a number of tokens at each place, 0 for only the one that came; got {value}")
         else:
             setattr(target, leaf, value)
     except (ValueError, TypeError) as error:
         problem = f"must be {BOUNDS[name]}, got {value!r}" if name in BOUNDS else why(error)
         raise InvalidRequest(f"{name} {problem}", field=PATHS[name]) from None
-
-
-def why(error: Exception) -> str:
-    """What protobuf says about a value that it cannot hold."""
-    return "is not valid UTF-8" if isinstance(error, UnicodeError) else str(error)
+    # The message would not tell none from all.
+    if name == "allowed_token_ids" and not getattr(target, leaf):
+        raise InvalidRequest(f"{name} is empty: no token could come; leave it out to allow all", field=PATHS[name])
 
 
 def chat_messages(conversation: Conversation) -> list[pb.ChatMessage]:

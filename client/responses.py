@@ -6,7 +6,8 @@ from ..core.sampling import SamplingParams
 from ..core.wire import sampling_from_proto
 from ..proto.headway.v1 import inference_pb2 as pb
 from ..proto.headway.v1 import sampling_pb2
-from .values import DefaultSampling, Delta, Finish, FinishReason, Generation, Model, Started, Tokens, Usage
+from .logprobs import read_logprob
+from .values import DefaultSampling, Delta, Finish, FinishReason, Model, Started, Tokens, Usage
 
 
 def finish_reason(value: int) -> FinishReason:
@@ -23,6 +24,17 @@ def read_started(request_id: str, message: pb.Started) -> Started:
         cached_tokens=message.cached_tokens,
         seed=message.seed,
         replica_id=message.replica_id,
+        prompt_logprobs=[read_logprob(place) for place in message.prompt_logprobs],
+    )
+
+
+def read_delta(message: pb.Delta) -> Delta:
+    return Delta(
+        text=message.text,
+        token_ids=list(message.token_ids),
+        offset=message.offset,
+        index=message.index,
+        logprobs=[read_logprob(place) for place in message.logprobs],
     )
 
 
@@ -66,44 +78,3 @@ def read_model(message: pb.Model) -> Model:
 
 def read_tokens(message: pb.TokenizeResponse) -> Tokens:
     return Tokens(token_ids=list(message.token_ids), max_context_tokens=message.max_context_tokens)
-
-
-class Transcript:
-    """What a stream has said so far. `take` gives the delta of a message, None for the messages around them."""
-
-    def __init__(self) -> None:
-        self.started: Started | None = None
-        self.finish: Finish | None = None
-        self.usage: Usage | None = None
-        self.request_id = ""
-
-    def take(self, response: pb.GenerateResponse) -> Delta | None:
-        self.request_id = response.request_id
-        event = response.WhichOneof("event")
-        if event == "delta":
-            delta = response.delta
-            return Delta(text=delta.text, token_ids=list(delta.token_ids), offset=delta.offset)
-        if event == "started":
-            self.started = read_started(response.request_id, response.started)
-        elif event == "finished":
-            self.finish = read_finish(response.finished)
-        elif event == "usage":
-            self.usage = read_usage(response.usage)
-        return None
-
-    @property
-    def complete(self) -> bool:
-        """Whether the last messages came. A request that was aborted before its first token never started."""
-        return self.finish is not None and self.usage is not None
-
-    def whole(self, deltas: list[Delta]) -> Generation:
-        """The answer that `deltas` add up to; the stream must be complete."""
-        assert self.finish is not None and self.usage is not None
-        return Generation(
-            request_id=self.request_id,
-            text="".join(delta.text for delta in deltas),
-            token_ids=[token_id for delta in deltas for token_id in delta.token_ids],
-            finish=self.finish,
-            started=self.started,
-            usage=self.usage,
-        )

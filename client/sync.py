@@ -140,7 +140,7 @@ class Headway:
             return getattr(self._connected(), call.method)(call.request, timeout=remaining_s)
 
         timeout = self._timeout if timeout is None else timeout
-        return GenerationStream(open_call, timeout, self._retry, self.address)
+        return GenerationStream(open_call, timeout, self._retry, self.address, call.sequences)
 
     def _unary(self, call: calls.Unary[Answer], timeout: float | None) -> Answer:
         deadline, attempt = Deadline(self._timeout if timeout is None else timeout), 0

@@ -6,6 +6,8 @@ from enum import StrEnum
 
 import msgspec
 
+from .logprobs import TokenLogprob
+
 
 class FinishReason(StrEnum):
     """Why a sequence ended."""
@@ -25,7 +27,10 @@ class ChatMessage(msgspec.Struct, frozen=True):
 
 
 class Started(msgspec.Struct, frozen=True):
-    """Facts known when the first token is there. `seed` is set also when the server drew it."""
+    """Facts known when the first token is there. `seed` is set also when the server drew it.
+
+    `prompt_logprobs` begins with the prompt's second token and is empty unless the option was set.
+    """
 
     request_id: str
     model: str
@@ -34,17 +39,21 @@ class Started(msgspec.Struct, frozen=True):
     cached_tokens: int
     seed: int
     replica_id: str
+    prompt_logprobs: list[TokenLogprob] = []
 
 
 class Delta(msgspec.Struct, frozen=True):
-    """New tokens. `text` may be empty while a character or a possible stop string is incomplete.
+    """New tokens of sequence `index`. `text` may be empty while a character or a possible stop string is incomplete.
 
-    `token_ids` is empty unless `return_token_ids` was set; `offset` is the output position of its first token.
+    `token_ids` is empty unless `return_token_ids` was set, `logprobs` unless `logprobs` was; `offset` is the output
+    position of the first token.
     """
 
     text: str
     token_ids: list[int]
     offset: int
+    index: int = 0
+    logprobs: list[TokenLogprob] = []
 
 
 class Finish(msgspec.Struct, frozen=True):
@@ -75,8 +84,22 @@ class Usage(msgspec.Struct, frozen=True):
         )
 
 
+class GeneratedSequence(msgspec.Struct, frozen=True):
+    """One of an answer's sequences, whole. What was not asked for is empty."""
+
+    index: int
+    text: str
+    token_ids: list[int]
+    finish: Finish
+    logprobs: list[TokenLogprob] = []
+
+    def __str__(self) -> str:
+        return self.text
+
+
 class Generation(msgspec.Struct, frozen=True):
-    """One whole answer. `token_ids` is empty unless `return_token_ids` was set.
+    """One whole answer. `text`, `token_ids`, `finish` and `logprobs` are those of the first of its `sequences`; `usage`
+    counts all of them. `token_ids` is empty unless `return_token_ids` was set.
 
     `started` is None when the request was aborted before its first token.
     """
@@ -87,6 +110,15 @@ class Generation(msgspec.Struct, frozen=True):
     finish: Finish
     usage: Usage
     started: Started | None = None
+    sequences: list[GeneratedSequence] = []
+
+    @property
+    def logprobs(self) -> list[TokenLogprob]:
+        return self.sequences[0].logprobs
+
+    @property
+    def prompt_logprobs(self) -> list[TokenLogprob]:
+        return self.started.prompt_logprobs if self.started is not None else []
 
     def __str__(self) -> str:
         return self.text

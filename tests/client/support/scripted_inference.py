@@ -30,7 +30,10 @@ def duration(seconds: float) -> duration_pb2.Duration:
 
 
 async def answer(request: pb.GenerateRequest, prompt: list[int]) -> AsyncIterator[pb.GenerateResponse]:
-    """The default: all the words, ended by length or by the first stop string that is one of the words."""
+    """The default: all the words, ended by length or by the first stop string that is one of the words.
+
+    Further sequences say "v0 v1 ...", "u0 ..." in turn with the first, each one token shorter, and end by a stop id.
+    """
     name = request.request_id or "made-by-server"
     cached = len(prompt) // 16 * 16
     yield pb.GenerateResponse(
@@ -42,22 +45,50 @@ async def answer(request: pb.GenerateRequest, prompt: list[int]) -> AsyncIterato
             cached_tokens=cached,
             seed=request.sampling.seed or 7,
             replica_id="replica-0",
+            prompt_logprobs=[logprob(token_id, request.output, "prompt_logprobs") for token_id in prompt[1:]]
+            if request.output.HasField("prompt_logprobs")
+            else [],
         ),
     )
     wanted, stops = request.stopping.max_new_tokens or 8, list(request.stopping.stop_strings)
-    finished, made = pb.Finished(reason=sampling_pb2.FINISH_REASON_LENGTH), 0
-    for position in range(wanted):
-        made += 1
-        word = f"w{position} "
-        if word.strip() in stops:
-            finished = pb.Finished(reason=sampling_pb2.FINISH_REASON_STOP, stop_string=word.strip())
-            break
-        ids = [position] if request.output.token_ids else []
-        yield pb.GenerateResponse(request_id=name, delta=pb.Delta(text=word, token_ids=ids, offset=position))
-    yield pb.GenerateResponse(request_id=name, finished=finished)
+    made, running = 0, set(range(request.n or 1))
+    for position in range(wanted + 1):
+        for index in sorted(running):
+            finished = pb.Finished(reason=sampling_pb2.FINISH_REASON_LENGTH, index=index)
+            word = f"{'wvu'[index]}{position} "
+            if position == wanted - index and index:
+                finished = pb.Finished(reason=sampling_pb2.FINISH_REASON_STOP, stop_token_id=index, index=index)
+            elif word.strip() in stops:
+                finished = pb.Finished(reason=sampling_pb2.FINISH_REASON_STOP, stop_string=word.strip(), index=index)
+                made += 1
+            elif position < wanted:
+                made += 1
+                yield pb.GenerateResponse(request_id=name, delta=_delta(request.output, word, position, index))
+                continue
+            running.remove(index)
+            yield pb.GenerateResponse(request_id=name, finished=finished)
     timing = pb.Timing(time_to_first_token=duration(0.005), total=duration(0.02), migrations=1)
     usage = pb.Usage(prompt_tokens=len(prompt), cached_tokens=cached, completion_tokens=made, timing=timing)
     yield pb.GenerateResponse(request_id=name, usage=usage)
+
+
+def _delta(output: pb.Output, word: str, position: int, index: int) -> pb.Delta:
+    return pb.Delta(
+        text=word,
+        token_ids=[position] if output.token_ids else [],
+        offset=position,
+        index=index,
+        logprobs=[logprob(position, output, "logprobs")] if output.HasField("logprobs") else [],
+    )
+
+
+def logprob(token_id: int, output: pb.Output, field: str) -> pb.TokenLogprob:
+    """The token with -1, and likeliest ones from half a character on with -0.5, -1.0, ..."""
+    top = [
+        pb.LogprobEntry(token_id=200 + rank, logprob=-0.5 * (rank + 1), text=bytes([0xC3 + rank]))
+        for rank in range(getattr(output, field))
+    ]
+    return pb.TokenLogprob(token=pb.LogprobEntry(token_id=token_id, logprob=-1.0, text=b"\n"), top=top)
 
 
 def refuse(error: HeadwayError) -> Behaviour:
