@@ -23,6 +23,9 @@ Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
 LoadFormat = Annotated[
     str, typer.Option(help="auto, or dummy: random weights of the shape in config.json, to measure speed.")
 ]
+IgnoreRemoteCode = Annotated[
+    bool, typer.Option("--ignore-remote-code", help="Serve a checkpoint with auto_map, without that code.")
+]
 Port = Annotated[int, typer.Option(help="HTTP; the next three are gRPC, admin HTTP and admin gRPC. 0: any free ones.")]
 Detach = Annotated[bool, typer.Option("--detach", "-d", help="Return when the cluster is ready; it goes on.")]
 Limit = Annotated[int | None, typer.Option(help="Engine limit. Default: chosen for the model.", show_default=False)]
@@ -43,6 +46,7 @@ def up(
     pp: Pp = 1,
     device: Device = "auto",
     load_format: LoadFormat = "auto",
+    ignore_remote_code: IgnoreRemoteCode = False,
     port: Port = 8000,
     detach: Detach = False,
     as_json: options.AsJson = False,
@@ -79,7 +83,10 @@ def up(
         pp=pp,
         device=device,
         port=port,
-        engine=tuple(f"{flag}={value}" for flag, value in flags.items() if value is not None),
+        engine=(
+            *(f"{flag}={value}" for flag, value in flags.items() if value is not None),
+            *(["--ignore-remote-code"] if ignore_remote_code else []),
+        ),
     )
     if detach:
         _detached(wanted, as_json)

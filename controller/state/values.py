@@ -22,6 +22,7 @@ class ModelSpec(msgspec.Struct, frozen=True, kw_only=True):
     device: str = "cpu"
     dtype: str = "auto"
     load_format: str = "auto"
+    ignore_remote_code: bool = False
     engine: EngineSpec = EngineSpec()
 
     def group(self, replica_id: str, *, host: str, controller_address: str) -> GroupSpec:
@@ -35,6 +36,7 @@ class ModelSpec(msgspec.Struct, frozen=True, kw_only=True):
             device=self.device,
             dtype=self.dtype,
             load_format=self.load_format,
+            ignore_remote_code=self.ignore_remote_code,
             host=host,
             controller_address=controller_address,
             engine=self.engine,

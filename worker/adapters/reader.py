@@ -14,7 +14,8 @@ from torch import Tensor
 
 from ...core.errors import ConfigError
 from ...kernels.grouped_lora import LoraPiece, pack_down
-from ..model.checkpoint import FLOATING, read_header
+from ..model.checkpoint import FLOATING
+from ..model.safetensors_header import TensorEntry, read_header
 from .config import ALL_LINEAR, CONFIG, AdapterConfig, check_directory, is_meant, read_adapter_config
 from .sites import Projection, Site, layer_of
 
@@ -39,8 +40,8 @@ class HostAdapter(NamedTuple):
 class _Matrices(NamedTuple):
     """The shapes of one module's matrices, as the file has them."""
 
-    down: list[int]
-    up: list[int]
+    down: tuple[int, ...]
+    up: tuple[int, ...]
 
 
 def adapter_revision(directory: Path) -> str:
@@ -127,19 +128,16 @@ class _Reader:
         part: Tensor = view[(slice(None),) * dim + (slice(start, stop),)].clone()
         return part
 
-    def _modules(self, header: dict[str, Any]) -> dict[str, _Matrices]:
+    def _modules(self, header: dict[str, TensorEntry]) -> dict[str, _Matrices]:
         """The modules that have both matrices. Raises ConfigError for any other tensor."""
-        shapes: dict[tuple[str, str], list[int]] = {}
+        shapes: dict[tuple[str, str], tuple[int, ...]] = {}
         for name, entry in header.items():
-            if name == "__metadata__":
-                continue
             match = _TENSOR.fullmatch(name)
             if match is None or not self._is_adaptable(match[1]):
                 raise ConfigError(f"{self.file}: tensor {name} is not supported; {self._supported()}")
-            shape = entry.get("shape")
-            if not isinstance(shape, list) or len(shape) != 2 or min(shape) < 1:
-                raise ConfigError(f"{self.file}: tensor {name} has shape {shape}, and a matrix is due")
-            shapes[match[1], match[2]] = shape
+            if len(entry.shape) != 2 or min(entry.shape) < 1:
+                raise ConfigError(f"{self.file}: tensor {name} has shape {list(entry.shape)}, and a matrix is due")
+            shapes[match[1], match[2]] = entry.shape
         for module, letter in list(shapes):
             other = "B" if letter == "A" else "A"
             if (module, other) not in shapes:
@@ -169,10 +167,11 @@ class _Reader:
     def _check_shapes(self, projection: Projection, inputs: int) -> None:
         module, found = projection.module, self._found[projection.module]
         rank = self._config.rank_of(module)
-        for letter, shape, due in (("A", found.down, [rank, inputs]), ("B", found.up, [projection.outputs, rank])):
+        for letter, shape, due in (("A", found.down, (rank, inputs)), ("B", found.up, (projection.outputs, rank))):
             if shape != due:
                 raise ConfigError(
-                    f"{self.file}: tensor {_name(module, letter)} has shape {shape}; the model and {CONFIG} imply {due}"
+                    f"{self.file}: tensor {_name(module, letter)} has shape {list(shape)}; "
+                    f"the model and {CONFIG} imply {list(due)}"
                 )
 
     def _supported(self) -> str:

@@ -13,6 +13,7 @@ from ...core.specs import GroupSpec
 from ..model.config import ModelConfig
 from ..model.fields import Fields, read_json
 from ..model.registry import read_config
+from ..model.remote_code import refuse_remote_code
 from ..model.revision import model_revision
 from ..model.split import split_model
 from ..parallel.topology import Topology
@@ -56,6 +57,8 @@ def read_model_info(path: Path, spec: GroupSpec, place: Topology | None = None) 
     Reads no weights. Raises ConfigError for a model that cannot be served so.
     """
     config = read_config(path)
+    if not spec.ignore_remote_code:
+        refuse_remote_code(path)
     split = split_model(config, place or Topology(0, spec.tp, spec.pp))
     dtype = choose_dtype(config, spec.device, spec.dtype)
     eos, defaults = _generation(path, config)

@@ -1,8 +1,7 @@
-"""Reads slices of tensors from safetensors files: one file, or shards with an index."""
+"""Reads slices of tensors from the safetensors files of one checkpoint."""
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -11,72 +10,30 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from ...core.errors import ConfigError
-from .fields import read_json
+from .safetensors_header import TensorEntry, read_header
 from .split import Part
+from .weight_files import find_weight_files
 
-SINGLE = "model.safetensors"
-INDEX = "model.safetensors.index.json"
 FLOATING = ("F32", "BF16", "F16")
-HEADER_LIMIT = 100_000_000
-
-
-def weight_files(directory: Path) -> list[Path]:
-    """The checkpoint's files, sorted. Raises ConfigError when there are none or one is missing."""
-    index = directory / INDEX
-    if not index.exists():
-        single = directory / SINGLE
-        if not single.exists():
-            raise ConfigError(f"{directory} has neither {SINGLE} nor {INDEX}")
-        return [single]
-    weights = read_json(index).get("weight_map")
-    if not isinstance(weights, dict) or not all(isinstance(name, str) for name in weights.values()):
-        raise ConfigError(f"{index}: weight_map must be an object of tensor names and file names")
-    files = sorted({directory / name for name in weights.values()})
-    for file in files:
-        if file.parent != directory:
-            raise ConfigError(f"{index}: weight_map names {file.name!r} outside of {directory}")
-        if not file.exists():
-            raise ConfigError(f"{file} does not exist, but {index.name} names it")
-    return files
-
-
-def read_header(file: Path) -> dict[str, Any]:
-    """The header of a safetensors file. Raises ConfigError when it is damaged or the file is cut short."""
-    try:
-        size = file.stat().st_size
-        with file.open("rb") as stream:
-            length = int.from_bytes(stream.read(8), "little")
-            if not 2 <= length <= min(HEADER_LIMIT, size - 8):
-                raise ConfigError(f"{file} is no safetensors file: its header would be {length} bytes long")
-            header = json.loads(stream.read(length))
-    except (OSError, ValueError) as error:
-        raise ConfigError(f"{file} cannot be read: {error}") from None
-    if not isinstance(header, dict):
-        raise ConfigError(f"{file} is no safetensors file: its header is no object")
-    try:
-        needed = (
-            8
-            + length
-            + max((entry["data_offsets"][1] for name, entry in header.items() if name[:2] != "__"), default=0)
-        )
-    except (KeyError, IndexError, TypeError):
-        raise ConfigError(f"{file}: an entry of the header has no data_offsets") from None
-    if size < needed:
-        raise ConfigError(f"{file} is cut short: {size} bytes, and its header promises {needed}")
-    return header
 
 
 class Checkpoint:
-    """Open files of one checkpoint, a TensorSource."""
+    """Open files of one checkpoint, a TensorSource. All headers are read and checked on construction."""
 
     def __init__(self, directory: Path) -> None:
-        self.directory = directory
-        self._where: dict[str, Path] = {}
+        """Raises ConfigError, naming file and tensor, for a file that is damaged or contradicts the index."""
+        found = find_weight_files(directory)
+        self.source = found.source
+        self._where: dict[str, tuple[Path, TensorEntry]] = {}
         self._open: dict[Path, Any] = {}
-        for file in weight_files(directory):
-            for name in read_header(file):
-                if name != "__metadata__":
-                    self._where[name] = file
+        for file in found.files:
+            for name, entry in read_header(file).items():
+                if name in self._where:
+                    raise ConfigError(f"{file}: tensor {name} is in {self._where[name][0].name}, too")
+                self._where[name] = file, entry
+        for name, file in found.placed.items():
+            if name not in self._where or self._where[name][0] != file:
+                raise ConfigError(f"{file} does not hold tensor {name}, but {found.source.name} says so")
 
     def __enter__(self) -> Checkpoint:
         return self
@@ -87,42 +44,47 @@ class Checkpoint:
         self.close()
 
     def close(self) -> None:
-        """Lets go of the files; tensors read so far stay valid."""
+        """Lets go of the files."""
         self._open.clear()
 
-    def __contains__(self, name: str) -> bool:
-        return name in self._where
+    def names(self) -> list[str]:
+        """Every tensor that there is."""
+        return list(self._where)
+
+    def file(self, name: str) -> Path:
+        """The file that holds tensor `name`, which is there."""
+        return self._where[name][0]
+
+    def check(self, name: str, shape: tuple[int, ...]) -> Path:
+        """The file of tensor `name`. Raises ConfigError when it is missing, of another shape or of no floating type."""
+        if name not in self._where:
+            raise ConfigError(f"{self.source}: tensor {name} is missing from the checkpoint")
+        file, entry = self._where[name]
+        if entry.shape != shape:
+            raise ConfigError(
+                f"{file}: tensor {name} has shape {list(entry.shape)}, and config.json implies {list(shape)}"
+            )
+        if entry.dtype not in FLOATING:
+            raise ConfigError(f"{file}: tensor {name} is of type {entry.dtype}, not one of {', '.join(FLOATING)}")
+        return file
 
     def read(self, name: str, shape: tuple[int, ...], out: Tensor, *, dim: int = 0, part: Part | None = None) -> None:
         """Tensor `name`, or its `part` along `dim`, into `out`, which has its shape and any type and device.
 
-        `shape` is the whole tensor's, as the configuration implies it. Raises ConfigError, naming file and tensor,
-        when it is missing, of another shape, of no floating type, or damaged.
+        `shape` is the whole tensor's, as the configuration implies it. Raises ConfigError as `check` does, and when the
+        file cannot be read any more.
         """
-        file = self._where.get(name)
-        if file is None:
-            raise ConfigError(f"{self.directory}: tensor {name} is missing from the checkpoint")
+        file = self.check(name, shape)
+        ranges = [slice(None)] * len(shape)
+        if part is not None:
+            ranges[dim] = slice(part.start, part.stop)
         try:
-            view = self._file(file).get_slice(name)
-            found, kind = tuple(view.get_shape()), view.get_dtype()
-            if found != shape:
-                raise ConfigError(
-                    f"{file}: tensor {name} has shape {list(found)}, and config.json implies {list(shape)}"
-                )
-            if kind not in FLOATING:
-                raise ConfigError(f"{file}: tensor {name} is of type {kind}, not one of {', '.join(FLOATING)}")
-            ranges = [slice(None)] * len(shape)
-            if part is not None:
-                ranges[dim] = slice(part.start, part.stop)
             # A view of the mapped file: what is not in the slice is not read, and nothing is held twice.
-            out.copy_(view[tuple(ranges)])
+            out.copy_(self._file(file).get_slice(name)[tuple(ranges)])
         except (SafetensorError, OSError) as error:
             raise ConfigError(f"{file}: tensor {name} cannot be read: {error}") from None
 
     def _file(self, file: Path) -> Any:
         if file not in self._open:
-            try:
-                self._open[file] = safe_open(str(file), framework="pt", device="cpu")
-            except (SafetensorError, OSError) as error:
-                raise ConfigError(f"{file} cannot be read: {error}") from None
+            self._open[file] = safe_open(str(file), framework="pt", device="cpu")
         return self._open[file]

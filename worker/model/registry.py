@@ -9,12 +9,13 @@ from typing import Any
 import torch
 
 from ...core.errors import ConfigError
-from ..parallel.communicator import Communicator
+from ..parallel.communicator import Communicator, alone
 from .architectures import ARCHITECTURES
 from .checkpoint import Checkpoint
 from .config import NEUTRAL, ModelConfig, architecture_of
 from .decoder import Decoder
 from .fields import Fields, read_json
+from .manifest import check_manifest
 from .random_weights import RandomWeights
 from .sources import Counted, Recorder, TensorSource
 from .split import split_model
@@ -46,7 +47,8 @@ def load_model(
 ) -> Decoder[Any]:
     """Loads the slice of `comm.place`, telling the share that is done, 0 to 1. `load_format` is GroupSpec's.
 
-    Raises ConfigError for a checkpoint that does not hold what its configuration promises.
+    Raises ConfigError for a checkpoint that does not hold what its configuration promises: the leader looks through
+    all headers for that before it reads its first weight.
     """
     on_progress(0.0)
     expected = record(config, comm).elements
@@ -54,6 +56,8 @@ def load_model(
         model = _build(config, comm, Counted(RandomWeights(), expected, on_progress), dtype, device)
     else:
         with Checkpoint(directory) as checkpoint:
+            if comm.place.rank == 0:
+                check_manifest(checkpoint, record(config, alone("meta")).shapes, config)
             model = _build(config, comm, Counted(checkpoint, expected, on_progress), dtype, device)
     on_progress(1.0)
     return model

@@ -10,7 +10,9 @@ from pathlib import Path
 
 import xxhash
 
-from .checkpoint import weight_files
+from ...core.errors import ConfigError
+from .safetensors_header import HEADER_LIMIT
+from .weight_files import find_weight_files
 
 TEXT_FILES = ("config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json", "chat_template.jinja")
 PIECES = 256
@@ -18,7 +20,7 @@ PIECE_BYTES = 4096
 
 
 def model_revision(directory: Path, variant: str = "", load_format: str = "auto") -> str:
-    """32 hexadecimal digits. Raises ConfigError when the checkpoint has no weights.
+    """32 hexadecimal digits. Raises ConfigError when the checkpoint has no weights or cannot be read.
 
     `variant` names what keys and values depend on besides the files; `load_format` is GroupSpec's.
     """
@@ -28,15 +30,18 @@ def model_revision(directory: Path, variant: str = "", load_format: str = "auto"
         digest.update(len(name).to_bytes(8, "little") + name.encode() + len(data).to_bytes(8, "little"))
         digest.update(data)
 
-    for name in TEXT_FILES:
-        path = directory / name
-        if path.exists():
-            add(name, path.read_bytes())
-    if load_format == "dummy":
-        add("", b"dummy weights")
-    else:
-        for file in weight_files(directory):
-            add(file.name, _sample(file))
+    try:
+        for name in TEXT_FILES:
+            path = directory / name
+            if path.exists():
+                add(name, path.read_bytes())
+        if load_format == "dummy":
+            add("", b"dummy weights")
+        else:
+            for file in find_weight_files(directory).files:
+                add(file.name, _sample(file))
+    except OSError as error:
+        raise ConfigError(f"{directory} cannot be read: {error}") from None
     if variant:
         add("", variant.encode())
     return digest.hexdigest()
@@ -50,7 +55,7 @@ def _sample(file: Path) -> bytes:
             return stream.read()
         pieces = [size.to_bytes(8, "little"), stream.read(8)]
         header = int.from_bytes(pieces[1], "little")
-        pieces.append(stream.read(min(header, size)))
+        pieces.append(stream.read(min(header, size, HEADER_LIMIT)))
         for index in range(PIECES):
             stream.seek((size - PIECE_BYTES) * index // (PIECES - 1))
             pieces.append(stream.read(PIECE_BYTES))
