@@ -9,7 +9,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from click.testing import Result
+from typer.testing import CliRunner
 
+from headway.cli.main import app
 from headway.tests.client.support.scripted_inference import ScriptedInference, ServerThread
 
 HEADWAY = [sys.executable, "-m", "headway.cli"]
@@ -31,6 +34,10 @@ class Command:
         given = stdin.encode() if isinstance(stdin, str) else stdin
         done = subprocess.run([*HEADWAY, *arguments], input=given, capture_output=True, env=self.env, timeout=100)
         return subprocess.CompletedProcess(done.args, done.returncode, done.stdout.decode(), done.stderr.decode())
+
+    def inside(self, *arguments: str) -> Result:
+        """The command in this process: for many runs in one test."""
+        return CliRunner().invoke(app, arguments, env=self.env)
 
     def start(self, *arguments: str, **options: object) -> subprocess.Popen[bytes]:
         return subprocess.Popen([*HEADWAY, *arguments], env=self.env, **options)  # type: ignore[call-overload]
