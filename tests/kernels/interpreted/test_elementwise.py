@@ -32,6 +32,19 @@ def test_rms_norm(tokens: int, hidden: int, adding: bool) -> None:
     torch.testing.assert_close(found, rms_norm_reference(total, weight, 1e-5))
 
 
+@pytest.mark.parametrize("wide", [False, True])
+def test_a_sum_is_rounded_before_it_is_normed(wide: bool) -> None:
+    """As the layers that read the residual stream see it; with weights in float32 as with those of the stream's type."""
+    torch.manual_seed(0)
+    x, residual = torch.randn(3, 64).half(), (torch.randn(3, 64) * 2000).half()
+    weight = torch.rand(64) + 1.0 if wide else (torch.rand(64) + 1.0).half()
+    exact = (residual + x).float()
+    found = add_rms_norm(x, residual, weight, 1e-5)
+    assert torch.equal(residual.float(), exact)
+    normed = exact * torch.rsqrt(exact.pow(2).mean(-1, keepdim=True) + 1e-5) * weight.float()
+    assert torch.equal(found, normed.half())
+
+
 @FEW
 @given(st.integers(0, 4), st.sampled_from([1, 1000, 1025, 2100]))
 def test_swiglu(tokens: int, width: int) -> None:

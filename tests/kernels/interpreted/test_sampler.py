@@ -39,3 +39,15 @@ def test_both_ways_give_the_same_tokens(monkeypatch: pytest.MonkeyPatch) -> None
             tokens.append(sampler.sample(logits.clone(), list(range(len(ROWS))), [20 + step] * len(ROWS)))
         assert tokens[0] == tokens[1]
     assert tokens[0][1:3] == [NOT_A_NUMBER, NONE_ALLOWED]
+
+
+@pytest.mark.parametrize(
+    "params", [SamplingParams(temperature=3.0, min_p=1.0), SamplingParams(temperature=3.0, top_k=7, min_p=1.0)]
+)
+def test_each_filter_holds_without_the_others_and_beside_them(params: SamplingParams) -> None:
+    rows = list(range(12))
+    sampler = Sampler(VOCAB, torch.device("cpu"))
+    for row in rows:
+        sampler.add(row, params, np.array([1]), 1, row)
+    logits = torch.linspace(0, 1, VOCAB).repeat(len(rows), 1)
+    assert sampler.sample(logits, rows, [1] * len(rows)) == [VOCAB - 1] * len(rows)
