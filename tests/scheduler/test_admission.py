@@ -12,8 +12,9 @@ from headway.core.blocks import root_key
 from headway.core.errors import ContextTooLong
 from headway.core.sampling import SamplingParams
 from headway.proto.headway.v1.sampling_pb2 import FINISH_REASON_CONTEXT, FINISH_REASON_LENGTH
+from headway.worker.engine.warm_up import warm_up
 from headway.worker.pages import PagePool
-from headway.worker.plan import NONE_ALLOWED, NOT_A_NUMBER
+from headway.worker.plan import NONE_ALLOWED, NOT_A_NUMBER, StepPlan, StepResult
 from headway.worker.scheduler import Limits, Outcome, Request, Scheduler
 
 VOCABULARY = 1000
@@ -244,3 +245,24 @@ def test_an_older_request_takes_nothing_from_a_younger_one_of_its_priority() -> 
     engine.run()
     assert engine.scheduler.preemptions == 0 and older.cached_tokens == 2 * PAGE_SIZE
     assert list(older.tokens) == expected(list(range(9)), 3)
+
+
+@pytest.mark.parametrize(("pages", "rows", "budget"), [(16, 4, 16), (1, 1, 1), (2, 2, 100)])
+def test_warming_up_leaves_nothing_behind(pages: int, rows: int, budget: int) -> None:
+    engine = Engine(pages, rows, budget)
+    plans: list[StepPlan] = []
+
+    def run_step(plan: StepPlan) -> StepResult:
+        plans.append(plan)
+        return engine.ranks.step(plan)
+
+    warm_up(engine.scheduler, run_step)
+    counts = {work.count for plan in plans for work in plan.work}
+    assert {1, min(budget, pages * PAGE_SIZE - 2)} <= counts
+    assert max(len(plan.work) for plan in plans) == min(rows, 3, pages - 1 or 1)
+    scheduler, pool = engine.scheduler, engine.pool
+    assert not scheduler.busy and pool.free_pages == pages and not pool.cached_pages and not pool.events.drain()
+    assert scheduler.uncached_tokens == scheduler.cached_tokens == scheduler.preemptions == 0
+    request = engine.submit([0] * (PAGE_SIZE - 2), 2)
+    engine.run()
+    assert list(request.tokens) == expected([0] * (PAGE_SIZE - 2), 2) and request.cached_tokens == 0

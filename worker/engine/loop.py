@@ -17,6 +17,7 @@ from .commands import Abort, Accept, Command, Compiled, Fail, Forget, Leave, Ref
 from .deadlines import Deadlines
 from .meter import Meter
 from .reports import Figures, Output, Refused, StepReport
+from .warm_up import warm_up
 
 PING_INTERVAL_S = 1.0
 
@@ -68,6 +69,11 @@ class Engine:
                     self.ping()
             self._progress_at = time.monotonic()
             self._working = self._scheduler.busy
+
+    def warm_up(self) -> None:
+        """Runs steps of no request, before `run`."""
+        warm_up(self._scheduler, self._run_step)
+        self._plan_at = time.monotonic()
 
     def ping(self) -> None:
         """An empty plan through every rank: health covers them all, also when there is nothing to do."""

@@ -135,6 +135,8 @@ class WorkerGroup:
             plane = StepPlane(runner, followers, self.spec.engine.step_timeout_s)
             engine = self._engine = self._make_engine(runner, plane)
             engine.ping()
+            if self.spec.device != "cpu":
+                engine.warm_up()
             self._serve(runner, engine, followers)
             engine.run()
             plane.shut_down()
