@@ -10,6 +10,7 @@ from hypothesis import given, settings
 
 from headway.core.sampling import SamplingParams
 from headway.worker.plan import NONE_ALLOWED, NOT_A_NUMBER
+from headway.worker.sampling import masks
 from headway.worker.sampling.masks import apply_masks, mask_bytes
 from headway.worker.sampling.sampler import Sampler
 
@@ -42,6 +43,13 @@ def test_bits(vocab_size: int, rows: list[int], data: st.DataObject) -> None:
     if masked:
         apply_masks(logits, masked, [pack(ids, vocab_size) for ids in allowed])
     assert torch.equal(logits, expected)
+
+
+def test_bits_are_the_same_as_a_device_unpacks_them() -> None:
+    for vocab_size in (1, 31, 32, 33, 100):
+        packed = np.random.default_rng(vocab_size).integers(0, 256, (3, mask_bytes(vocab_size)), np.uint8)
+        ways = [masks._banned(packed, vocab_size, CPU), masks._banned_on_device(packed, vocab_size, CPU)]
+        assert ways[0].shape == (3, vocab_size) and torch.equal(*ways)
 
 
 def test_a_mask_of_another_length() -> None:

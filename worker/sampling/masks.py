@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
 BITS = 32
+
+Packed = npt.NDArray[np.uint8]
 
 
 def mask_bytes(vocab_size: int) -> int:
@@ -27,15 +30,22 @@ def apply_masks(logits: Tensor, rows: Sequence[int], masks: Sequence[bytes]) -> 
     if wrong is not None:
         raise ValueError(f"a mask over {vocab_size} tokens has {mask_bytes(vocab_size)} bytes, got {wrong}")
     packed = np.frombuffer(b"".join(masks), np.uint8).reshape(len(masks), -1)
-    if logits.device.type == "cpu":
-        bits = np.unpackbits(packed, axis=-1, count=vocab_size, bitorder="little")
-        banned = torch.from_numpy(bits == 0)
-    else:  # the packed form is what crosses to the device
-        words = torch.from_numpy(packed.copy()).to(logits.device)
-        lanes = torch.arange(8, device=logits.device, dtype=torch.uint8)
-        banned = ((words.unsqueeze(-1) >> lanes) & 1).flatten(1)[:, :vocab_size] == 0
+    unpacked = _banned if logits.device.type == "cpu" else _banned_on_device
+    banned = unpacked(packed, vocab_size, logits.device)
     if list(rows) == list(range(len(logits))):
         logits.masked_fill_(banned, -torch.inf)
     else:
         index = torch.tensor(rows, device=logits.device)
         logits.index_copy_(0, index, logits.index_select(0, index).masked_fill_(banned, -torch.inf))
+
+
+def _banned(packed: Packed, vocab_size: int, device: torch.device) -> Tensor:
+    """[masks, vocabulary] bool, of masks [masks, bytes]."""
+    return torch.from_numpy(np.unpackbits(packed, axis=-1, count=vocab_size, bitorder="little") == 0)
+
+
+def _banned_on_device(packed: Packed, vocab_size: int, device: torch.device) -> Tensor:
+    """The same; the packed form is what crosses to the device."""
+    words = torch.from_numpy(packed.copy()).to(device)
+    lanes = torch.arange(8, device=device, dtype=torch.uint8)
+    return ((words.unsqueeze(-1) >> lanes) & 1).flatten(1)[:, :vocab_size] == 0

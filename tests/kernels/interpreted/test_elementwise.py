@@ -34,7 +34,7 @@ def test_rms_norm(tokens: int, hidden: int, adding: bool) -> None:
 
 @pytest.mark.parametrize("wide", [False, True])
 def test_a_sum_is_rounded_before_it_is_normed(wide: bool) -> None:
-    """As the layers that read the residual stream see it; with weights in float32 as with those of the stream's type."""
+    """As the layers that read the residual stream see it; with weights in float32, too."""
     torch.manual_seed(0)
     x, residual = torch.randn(3, 64).half(), (torch.randn(3, 64) * 2000).half()
     weight = torch.rand(64) + 1.0 if wide else (torch.rand(64) + 1.0).half()
