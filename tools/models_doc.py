@@ -26,6 +26,7 @@ HEAD = """# Models
 
 Headway reads checkpoints in Hugging Face layout: `config.json` of transformers 4 or 5, and safetensors.
 `architectures` in `config.json` decides which module runs it; code in a checkpoint is never run.
+Experts may lie one by one, or stacked as transformers 5 holds them.
 
 | `architectures` | checkpoints | what it computes |
 |---|---|---|

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 from tiny_llamas import write_llama
+from tiny_models import write_stacked
 
 from headway.worker.model.checkpoint import Checkpoint
 from headway.worker.model.registry import load_model, read_config
@@ -32,7 +33,7 @@ class Reads:
         counts = self.counts.setdefault(name, torch.zeros(shape, dtype=torch.int32))
         counts.narrow(dim, part.start, part.size).add_(1)
         self.files.add(file)
-        if len(shape) == 2 and not name.endswith(WHOLE_ON_EACH):
+        if len(shape) > 1 and not name.endswith(WHOLE_ON_EACH):
             self.matrices += counts.numel() * part.size // shape[dim]
 
 
@@ -73,7 +74,7 @@ def sharded(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize(("tp", "pp"), [(2, 1), (1, 2), (2, 2)])
-@pytest.mark.parametrize("name", ["shards", "phi3", "mixtral", "qwen3-moe"])
+@pytest.mark.parametrize("name", ["shards", "phi3", "mixtral", "qwen3-moe", "stacked experts"])
 def test_ranks_read_each_matrix_once_together(
     name: str,
     tp: int,
@@ -81,8 +82,12 @@ def test_ranks_read_each_matrix_once_together(
     read_by: Callable[[Path, Topology], Reads],
     checkpoint: Callable[[str], Path],
     sharded: Path,
+    tmp_path: Path,
 ) -> None:
-    path = sharded if name == "shards" else checkpoint(name)
+    if name == "stacked experts":
+        path = write_stacked(checkpoint("mixtral"), tmp_path)
+    else:
+        path = sharded if name == "shards" else checkpoint(name)
     whole = read_by(path, Topology())
     ranks = [read_by(path, Topology(rank, tp, pp)) for rank in range(tp * pp)]
     assert all(torch.all(counts == 1) for counts in whole.counts.values())

@@ -47,6 +47,10 @@ class Checkpoint:
         """Lets go of the files."""
         self._open.clear()
 
+    def holds(self, name: str) -> bool:
+        """Whether tensor `name` is in one of the files."""
+        return name in self._where
+
     def names(self) -> list[str]:
         """Every tensor that there is."""
         return list(self._where)

@@ -17,6 +17,8 @@ from .linear import Linear
 from .split import Part
 from .weights import WeightReader
 
+STACKED = "experts.gate_up_proj"
+
 
 class ExpertNames(NamedTuple):
     """How a checkpoint calls an expert's three matrices."""
@@ -47,10 +49,20 @@ class ExpertMlp:
 def read_experts(
     weights: WeightReader, config: ModelConfig, count: int, width: int, columns: Part, names: ExpertNames
 ) -> Experts:
-    """`columns` of the `width` of each of `count` experts, which lie below "experts.0." and so on."""
+    """`columns` of the `width` of each of `count` experts, which lie below "experts.0." and so on, or stacked.
+
+    transformers 5 holds experts stacked and by default writes them one by one, as checkpoints have always had them;
+    with `save_original_format=False` it writes what it holds.
+    """
     hidden, part = config.hidden_size, columns.size
     # In one piece from the start: collecting the experts first would take the block's memory twice.
     gate_up, down = weights.empty(count, 2 * part, hidden), weights.empty(count, hidden, part)
+    if weights.holds(STACKED):
+        for first, half in ((0, gate_up[:, :part]), (width, gate_up[:, part:])):
+            rows = Part(first + columns.start, first + columns.stop)
+            weights.stacked(STACKED, (count, 2 * width, hidden), 1, rows, half)
+        weights.stacked("experts.down_proj", (count, hidden, width), 2, columns, down)
+        return pack_experts(gate_up, down)
     for index in range(count):
         expert = weights.inside(f"experts.{index}.")
         expert.rows(f"{names.gate}.weight", width, hidden, columns, gate_up[index, :part])

@@ -33,6 +33,10 @@ class RandomWeights:
     def __init__(self) -> None:
         self._counters: dict[torch.device, Tensor] = {}
 
+    def holds(self, name: str) -> bool:
+        """False: nothing is stored, and a model reads the layout that it takes by itself."""
+        return False
+
     def read(self, name: str, shape: tuple[int, ...], out: Tensor, *, dim: int = 0, part: Part | None = None) -> None:
         """Draws tensor `name`, or its `part` along `dim`, into contiguous `out`."""
         part = part or Part(0, shape[dim])

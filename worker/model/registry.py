@@ -51,22 +51,33 @@ def load_model(
     all headers for that before it reads its first weight.
     """
     on_progress(0.0)
-    expected = record(config, comm).elements
     if load_format == "dummy":
-        model = _build(config, comm, Counted(RandomWeights(), expected, on_progress), dtype, device)
+        model = _load(config, comm, RandomWeights(), dtype, device, on_progress)
     else:
         with Checkpoint(directory) as checkpoint:
             if comm.place.rank == 0:
-                check_manifest(checkpoint, record(config, alone("meta")).shapes, config)
-            model = _build(config, comm, Counted(checkpoint, expected, on_progress), dtype, device)
+                check_manifest(checkpoint, record(config, alone("meta"), checkpoint).shapes, config)
+            model = _load(config, comm, checkpoint, dtype, device, on_progress)
     on_progress(1.0)
     return model
 
 
-def record(config: ModelConfig, comm: Communicator) -> Recorder:
-    """What the rank of `comm` reads. The architecture itself is asked: it is built on torch's meta device, which has
-    shapes and no memory."""
-    recorder = Recorder()
+def _load(
+    config: ModelConfig,
+    comm: Communicator,
+    source: TensorSource,
+    dtype: torch.dtype,
+    device: torch.device,
+    on_progress: Callable[[float], None],
+) -> Decoder[Any]:
+    expected = record(config, comm, source).elements
+    return _build(config, comm, Counted(source, expected, on_progress), dtype, device)
+
+
+def record(config: ModelConfig, comm: Communicator, source: TensorSource) -> Recorder:
+    """What the rank of `comm` reads of `source`. The architecture itself is asked: it is built on torch's meta device,
+    which has shapes and no memory."""
+    recorder = Recorder(source)
     _build(config, comm, recorder, torch.float32, torch.device("meta"))
     return recorder
 

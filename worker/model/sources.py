@@ -13,6 +13,10 @@ from .split import Part
 class TensorSource(Protocol):
     """Gives tensors by their names in a checkpoint."""
 
+    def holds(self, name: str) -> bool:
+        """Whether tensor `name` is stored, for architectures that are stored in more than one layout."""
+        ...
+
     def read(self, name: str, shape: tuple[int, ...], out: Tensor, *, dim: int = 0, part: Part | None = None) -> None:
         """Tensor `name`, or its `part` along `dim`, into `out`, which has its shape and any type and device.
 
@@ -22,11 +26,15 @@ class TensorSource(Protocol):
 
 
 class Recorder:
-    """Gives nothing and notes what was asked for: `shapes` of whole tensors by name, and `elements` in all parts."""
+    """Gives nothing and notes what is asked of `source`: `shapes` of whole tensors by name, `elements` in all parts."""
 
-    def __init__(self) -> None:
+    def __init__(self, source: TensorSource) -> None:
+        self._source = source
         self.shapes: dict[str, tuple[int, ...]] = {}
         self.elements = 0
+
+    def holds(self, name: str) -> bool:
+        return self._source.holds(name)
 
     def read(self, name: str, shape: tuple[int, ...], out: Tensor, *, dim: int = 0, part: Part | None = None) -> None:
         self.shapes[name] = shape
@@ -43,6 +51,9 @@ class Counted:
         self._on_progress = on_progress
         self._done = 0
         self._told = 0
+
+    def holds(self, name: str) -> bool:
+        return self._source.holds(name)
 
     def read(self, name: str, shape: tuple[int, ...], out: Tensor, *, dim: int = 0, part: Part | None = None) -> None:
         self._source.read(name, shape, out, dim=dim, part=part)

@@ -35,6 +35,10 @@ class WeightReader:
         inner.sites = self.sites
         return inner
 
+    def holds(self, name: str) -> bool:
+        """Whether this tensor is stored, for architectures that are stored in more than one layout."""
+        return self.source.holds(self.prefix + name)
+
     def empty(self, *shape: int) -> Tensor:
         """Memory of the model's type on its device, to be read into."""
         return torch.empty(shape, dtype=self.dtype, device=self.device)
@@ -51,6 +55,10 @@ class WeightReader:
     def inputs(self, name: str, rows: int, columns: int, part: Part, out: Tensor | None = None) -> Tensor:
         """The part's columns of a [rows, columns] matrix."""
         return self._read(name, (rows, columns), 1, part, self.empty(rows, part.size) if out is None else out)
+
+    def stacked(self, name: str, shape: tuple[int, ...], dim: int, part: Part, out: Tensor) -> Tensor:
+        """The part along `dim` of a tensor that holds several matrices, into `out`."""
+        return self._read(name, shape, dim, part, out)
 
     def fused_rows(self, parts: list[tuple[str, int, Part]], inputs: int, bias: bool) -> Linear:
         """Several layers of one input as one product; (name, outputs, part of the outputs) each."""

@@ -136,3 +136,11 @@ def write_model(directory: Path, name: str) -> Path:
                 weight.mul_(0.05)  # a scaled and tied embedding would say its own token again, whatever came before
     model.save_pretrained(directory)
     return directory
+
+
+def write_stacked(checkpoint: Path, directory: Path) -> Path:
+    """The same model, written as transformers 5 holds it: the experts of a layer in one tensor."""
+    (kind,) = transformers.AutoConfig.from_pretrained(checkpoint).architectures
+    model = getattr(transformers, kind).from_pretrained(checkpoint, dtype=torch.float32)
+    model.save_pretrained(directory, save_original_format=False)
+    return directory

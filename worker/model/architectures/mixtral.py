@@ -5,7 +5,7 @@ from __future__ import annotations
 from ..attention import Attention, read_out, read_qkv
 from ..config import Defaults, LayerAttention, ModelConfig, read_shape
 from ..decoder import Decoder
-from ..experts import ExpertMlp, ExpertNames, read_experts, read_router
+from ..experts import STACKED, ExpertMlp, ExpertNames, read_experts, read_router
 from ..fields import Fields
 from ..layers import Layer, PreNormLayer
 from ..norm import read_norm
@@ -38,7 +38,8 @@ class Mixtral(Decoder[MixtralConfig]):
 
     def layer(self, index: int, weights: WeightReader) -> Layer:
         config, split = self.config, self.split
-        attention, block = weights.inside("self_attn."), weights.inside("block_sparse_moe.")
+        attention, mlp = weights.inside("self_attn."), weights.inside("mlp.")
+        block = mlp if mlp.holds(STACKED) else weights.inside("block_sparse_moe.")
         experts = read_experts(block, config, config.experts, config.intermediate_size, split.columns, NAMES)
         return PreNormLayer(
             self.comm,
