@@ -11,6 +11,7 @@ PRIORITY = Bound(-1000, 1000)
 MAX_LOGPROBS = 20
 MAX_PROMPT_VALUES = 1 << 20  # log probabilities of one prompt: they come in one message
 MAX_SEQUENCES = 64  # of one request
+MAX_GRAMMAR_BYTES = 128 * 1024  # of a schema, expression or grammar, or of all choices together, in UTF-8
 
 GRAMMAR_KINDS = ("json_schema", "json_object", "regex", "choice", "ebnf")
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from ...core.constraints import MAX_GRAMMAR_BYTES
+
 MAX_REQUEST_BYTES = 8 * 1024 * 1024  # encoded, on the wire: room for a million-token prompt as JSON ids
 MAX_REQUEST_ID = 128
 MAX_CACHE_SALT = 256
@@ -13,7 +15,7 @@ MAX_ABORT_IDS = 1024
 MAX_LOGIT_BIAS = 1024  # ids
 MAX_BAD_WORDS = 256
 MAX_BAD_WORD = 256  # characters
-MAX_SCHEMA_BYTES = 256 * 1024  # a JSON schema or an EBNF grammar, as UTF-8
+MAX_SCHEMA_BYTES = MAX_GRAMMAR_BYTES
 MAX_REGEX = 8 * 1024  # characters
 MAX_CHOICES = 1024
 MAX_CHOICE = 4 * 1024  # characters

@@ -13,12 +13,12 @@ from typing import NamedTuple, ParamSpec, TypeVar
 import numpy as np
 from llguidance import LLMatcher, LLTokenizer
 
-from ...core.constraints import Grammar
+from ...core.constraints import MAX_GRAMMAR_BYTES, Grammar
 from ...core.errors import InvalidRequest, Overloaded
 from ..scheduler import Request
 from .crew import Crew
 from .guide import BITS, Guide, Words, first_line
-from .limits import MASK_S, MAX_TEXT_BYTES, parser_limits
+from .limits import MASK_S, parser_limits
 from .pool import SandboxPool
 from .sandbox import Setup, make_tokenizer
 
@@ -151,8 +151,8 @@ def check_size(grammar: Grammar) -> None:
         size = len(grammar.text.encode()) + sum(len(choice.encode()) for choice in grammar.choices)
     except UnicodeEncodeError:
         raise InvalidRequest(f"{field} must be valid Unicode", field=field) from None
-    if size > MAX_TEXT_BYTES:
-        raise InvalidRequest(f"{field} must be at most {MAX_TEXT_BYTES} bytes, got {size}", field=field)
+    if size > MAX_GRAMMAR_BYTES:
+        raise InvalidRequest(f"{field} must be at most {MAX_GRAMMAR_BYTES} bytes, got {size}", field=field)
     if grammar.kind == "choice" and not grammar.choices:
         raise InvalidRequest(f"{field} must hold one text at least", field=field)
 

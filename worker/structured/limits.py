@@ -4,9 +4,6 @@ from __future__ import annotations
 
 from llguidance import LLParserLimits
 
-MAX_TEXT_BYTES = 128 * 1024
-"""Of a schema, expression or grammar, or of all choices together, in UTF-8."""
-
 MAX_DEPTH = 64
 """Arrays and objects inside each other in a JSON schema."""
 
