@@ -17,9 +17,10 @@ from .observer import RequestObserver, RequestRecord, reason_of
 from .running import RunningIds
 from .sequences import Sequences
 from .text.library import TextLibrary
-from .text.model import ModelText
+from .text.model import INLINE_TOKENS, ModelText
 from .types import Catalogue, Dispatcher, EngineRequest, ServedModel
 from .validation.fields import check_fields, check_messages
+from .validation.limits import MAX_DETOKENIZE_IDS
 from .validation.request import Message, UserRequest
 from .validation.resolve import check_token_ids, context_too_long, resolve
 from .validation.verdicts import in_callers_words
@@ -145,9 +146,17 @@ class RequestHandler:
         return await side.encode(text, add_special_tokens=special and not messages), model
 
     async def detokenize(self, model_name: str, token_ids: Sequence[int]) -> str:
-        """Text of the ids, special tokens included, so that tokenizing it again gives the ids back where it can."""
+        """Text of the ids, special tokens included, so that tokenizing it again gives the ids back where it can.
+
+        Raises InvalidRequest for more ids than any context of the model holds, and for ids outside the vocabulary.
+        """
         model = self.catalogue.get(model_name)
-        check_token_ids(token_ids, model.vocab_size, "token_ids")
+        most = max(MAX_DETOKENIZE_IDS, model.max_context_tokens)
+        if len(token_ids) > most:
+            raise InvalidRequest(f"token_ids has {len(token_ids)} ids; at most {most}", field="token_ids")
+        for start in range(0, len(token_ids), INLINE_TOKENS):
+            check_token_ids(token_ids[start : start + INLINE_TOKENS], model.vocab_size, "token_ids", start)
+            await asyncio.sleep(0)
         return await (await self._texts.get(model)).decode(token_ids)
 
     async def has_template(self, model: ServedModel) -> bool:

@@ -90,7 +90,7 @@ class InferenceServicer(inference_pb2_grpc.InferenceServiceServicer):
         self, request: inference_pb2.DetokenizeRequest, context: Context
     ) -> inference_pb2.DetokenizeResponse:
         check_size(request)
-        text = await self._handler.detokenize(request.model, list(request.token_ids))
+        text = await self._handler.detokenize(request.model, request.token_ids)
         return inference_pb2.DetokenizeResponse(text=text)
 
     async def Abort(self, request: inference_pb2.AbortRequest, context: Context) -> inference_pb2.AbortResponse:

@@ -93,13 +93,24 @@ class ModelText:
         return self._pieces[token_id]
 
     async def decode(self, token_ids: Sequence[int]) -> str:
-        """Text of the ids, special tokens included."""
+        """Text of the ids, special tokens included. Many ids take turns with the loop's other work."""
         if len(token_ids) <= INLINE_TOKENS:
             return self._decode(token_ids)
-        return await asyncio.get_running_loop().run_in_executor(threads, self._decode, token_ids)
+        if not self._byte_level:
+            # Pieces would not do: what a run of byte tokens stands for depends on all of it.
+            return await asyncio.get_running_loop().run_in_executor(threads, self._decode, token_ids)
+        detokenizer, pieces = ByteDetokenizer(self._bytes[False]), []
+        for start in range(0, len(token_ids), INLINE_TOKENS):
+            pieces.append(detokenizer.feed(token_ids[start : start + INLINE_TOKENS]))
+            await asyncio.sleep(0)
+        return "".join([*pieces, detokenizer.flush()])
 
     def _decode(self, token_ids: Sequence[int]) -> str:
-        text: str = self._tokenizer.decode_batch([token_ids], skip_special_tokens=False)[0]
+        # A list for the library; made by slices, between which a thread gives up the interpreter lock.
+        ids = [
+            one for start in range(0, len(token_ids), INLINE_TOKENS) for one in token_ids[start : start + INLINE_TOKENS]
+        ]
+        text: str = self._tokenizer.decode_batch([ids], skip_special_tokens=False)[0]
         return text
 
     async def render(

@@ -89,11 +89,11 @@ def check_bias_ids(request: UserRequest, vocab_size: int) -> None:
             raise refusal(request, f"logit_bias[{token_id}]", what)
 
 
-def check_token_ids(token_ids: Sequence[int], vocab_size: int, field: str) -> None:
-    """Raises InvalidRequest naming the first id outside the vocabulary."""
+def check_token_ids(token_ids: Sequence[int], vocab_size: int, field: str, first: int = 0) -> None:
+    """Raises InvalidRequest naming the first id outside the vocabulary; `first` is the index of the first one given."""
     # max and min run in C; the search for the culprit only when there is one.
     if token_ids and (max(token_ids) >= vocab_size or min(token_ids) < 0):
-        index, bad = next((i, t) for i, t in enumerate(token_ids) if not 0 <= t < vocab_size)
+        index, bad = next((i, t) for i, t in enumerate(token_ids, first) if not 0 <= t < vocab_size)
         raise InvalidRequest(
             f"{field}[{index}] must be at least 0 and below {vocab_size} (the vocabulary), got {bad}",
             field=f"{field}[{index}]",

@@ -6,6 +6,7 @@ import asyncio
 from typing import Any, cast
 
 import grpc
+import msgspec
 import pytest
 from google.rpc import error_details_pb2
 from grpc_health.v1 import health_pb2, health_pb2_grpc
@@ -15,6 +16,8 @@ from tokenizers import Tokenizer
 from headway.core.errors import Overloaded, Unavailable
 from headway.proto.headway.v1 import inference_pb2 as pb
 from headway.proto.headway.v1 import sampling_pb2
+from headway.router import handler
+from headway.router.text import model
 from headway.tests.fronts.support.scripted_replicas import ASSETS, EOS, chunk, demo_model, one_by_one
 from headway.tests.fronts.support.serving import Fronts
 
@@ -238,6 +241,27 @@ async def test_tokenize_and_detokenize_are_inverse(fronts: Fronts) -> None:
     assert back.text == text
     chat = await fronts.stub.Tokenize(pb.TokenizeRequest(messages=[pb.ChatMessage(role="user", content="a")]))
     assert TOKENIZER.decode(list(chat.token_ids), skip_special_tokens=False) == "<|user|>\na<|end|>\n<|assistant|>\n"
+
+
+async def test_detokenize_takes_what_a_context_holds_and_a_million(
+    fronts: Fronts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    crabs = ids_of("🦀") * 3000
+    assert len(crabs) > 2 * model.INLINE_TOKENS
+    assert (await fronts.stub.Detokenize(pb.DetokenizeRequest(token_ids=crabs))).text == "🦀" * 3000
+    for ids, field in ([*crabs, 4096], f"token_ids[{len(crabs)}]"), ([5] * (2**20 + 1), "token_ids"):
+        with pytest.raises(grpc.aio.AioRpcError, match=r"at most 1048576|below 4096") as caught:
+            await fronts.stub.Detokenize(pb.DetokenizeRequest(token_ids=ids))
+        bad = error_details_pb2.BadRequest()
+        assert any(detail.Unpack(bad) for detail in rpc_status.from_call(cast(Any, caught.value)).details)
+        assert bad.field_violations[0].field == field
+
+    monkeypatch.setattr(handler, "MAX_DETOKENIZE_IDS", len(crabs) - 1)
+    with pytest.raises(grpc.aio.AioRpcError, match=f"at most {len(crabs) - 1}"):
+        await fronts.stub.Detokenize(pb.DetokenizeRequest(token_ids=crabs))
+    long = msgspec.structs.replace(demo_model(), max_context_tokens=len(crabs))
+    fronts.catalogue.by_name["demo"] = long
+    assert (await fronts.stub.Detokenize(pb.DetokenizeRequest(token_ids=crabs))).text == "🦀" * 3000
 
 
 @pytest.mark.parametrize(

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tokenizers import AddedToken, Tokenizer
 
+from headway.router.text import model
 from headway.router.text.detokenize import REPLACEMENT, ByteDetokenizer, TokenBytes, WindowDetokenizer
 from headway.router.text.model import ModelText
 
@@ -107,3 +110,43 @@ def test_a_model_gets_the_detokenizer_of_its_family(
     assert isinstance(demo.detokenizer([1], skip_special_tokens=True), ByteDetokenizer)
     assert isinstance(other.detokenizer([1], skip_special_tokens=True), WindowDetokenizer)
     assert json.loads(demo_assets["tokenizer.json"])["decoder"]["type"] == "ByteLevel"
+
+
+@settings(shared, max_examples=25)
+@given(data=st.data(), piece=st.integers(1, 5))
+def test_many_ids_are_decoded_in_turns_to_the_same_text(
+    demo_assets: dict[str, bytes],
+    demo_tokenizer: Tokenizer,
+    fallback_tokenizer: Tokenizer,
+    data: st.DataObject,
+    piece: int,
+) -> None:
+    """Whatever the pieces cut through: characters of several tokens, broken ones, ids without a token."""
+    characters = demo_tokenizer.encode("🦀é", add_special_tokens=False).ids
+    likely = st.one_of(st.sampled_from(characters), st.integers(0, 4100))
+    ids = data.draw(st.lists(likely, min_size=piece + 1, max_size=40))
+    bytes_or_words = data.draw(st.lists(st.integers(0, 268), min_size=piece + 1, max_size=40))
+    fallback = {"tokenizer.json": fallback_tokenizer.to_str().encode()}
+
+    async def decode(assets: dict[str, bytes], ids: list[int]) -> tuple[str, int]:
+        turns, ended = 0, False
+
+        async def other() -> None:
+            nonlocal turns
+            while not ended:
+                turns += 1
+                await asyncio.sleep(0)
+
+        beside = asyncio.create_task(other())
+        text = await ModelText(assets).decode(ids)
+        ended = True
+        await beside
+        return text, turns
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(model, "INLINE_TOKENS", piece)
+        text, turns = asyncio.run(decode(demo_assets, ids))
+        assert text == demo_tokenizer.decode(ids, skip_special_tokens=False)
+        assert turns >= len(ids) // piece
+        text, _ = asyncio.run(decode(fallback, bytes_or_words))
+        assert text == fallback_tokenizer.decode(bytes_or_words, skip_special_tokens=False)
