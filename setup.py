@@ -1,8 +1,18 @@
-"""Names the subpackages: setuptools cannot discover packages whose parent is the project's root itself."""
+"""Names the subpackages: setuptools cannot discover packages whose parent is the project's root itself. And the one
+extension, which the package does without where there is no C compiler."""
 
-from setuptools import find_packages, setup
+from setuptools import Extension, find_packages, setup
 
 FOLDERS = ["proto", "core", "kernels", "worker", "router", "controller", "client", "cli", "demo"]
+NATIVE = "kernels/native"
 
 found = find_packages(include=[pattern for name in FOLDERS for pattern in (name, f"{name}.*")])
-setup(packages=["headway", *(f"headway.{name}" for name in found)])
+native = Extension(
+    "headway.kernels.native._native",
+    [f"{NATIVE}/module.c"],
+    depends=[f"{NATIVE}/{name}" for name in ("kernels.h", "vectors.h", "attention.inc", "elementwise.inc")],
+    extra_compile_args=["-O3", "-fno-math-errno", "-Wno-psabi"],
+    py_limited_api=True,
+    optional=True,
+)
+setup(packages=["headway", *(f"headway.{name}" for name in found)], ext_modules=[native])

@@ -6,8 +6,9 @@ cache, those of the new tokens included. What can be worked out once for all lay
 The torch reference gathers keys and values by token slot, not by page. That costs the same (measured) and never reads a
 slot that does not belong to the row: what a former owner left in a page, be it NaN, cannot reach another sequence.
 
-On CPU a decode row is padded to a length that follows from its own alone, and shares a call only with rows padded
-alike. Sums are then taken in the same order, and the row's result has the same bits, whoever else is in the batch.
+On CPU a row's result has the same bits, whoever else is in the batch. In float32 an operation in C follows the block
+tables (kernels/native/attention.inc) and takes each query's sums in the order of its context. The torch reference pads
+a decode row to a length that follows from its own alone, and lets it share a call only with rows padded alike.
 
 With a window, a query sees only the newest keys, its own included, and slots of tokens before the first query's window
 are not read. Their pages stay with the row all the same: other layers may see all of the context, and a page holds its
@@ -16,10 +17,13 @@ tokens for all layers.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
+from typing import NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -27,11 +31,14 @@ from torch import Tensor
 from .attention_decode import attention_decode
 from .attention_prefill import attention_prefill, plan_tiles
 from .launch import runs_on
+from .native import LANES, native, native_takes, native_type
 from .rope_kv_write import KvPages
 
 CPU_GROUP_TOKENS = 1024  # keys gathered for one call should stay in the second-level cache
 CAPPED_SCORES = 1 << 23  # scores held at once where they are capped
 CPU_PADDING = 16  # lanes of a vector of float32, which the order of summation depends on
+
+Int64 = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,17 +68,32 @@ class PagedRows:
         return int(self.lengths.shape[0])
 
 
-@dataclass(frozen=True, slots=True)
-class AttentionBatch:
-    """Which queries see which slots, for one step: made once, used by every layer. One of the two is there."""
+class NativeRows(NamedTuple):
+    """The same for the operation in C."""
 
-    groups: tuple[RowGroup, ...] = ()
+    tables: Tensor  # [rows, width] int32
+    rows: Tensor  # [rows, 3] int32: first query token, queries, context
+    page_size: int
+    window: int  # 0 for none
+
+
+@dataclass(frozen=True)
+class AttentionBatch:
+    """Which queries see which slots, for one step: made once, used by every layer."""
+
     paged: PagedRows | None = None
+    native: NativeRows | None = None
+    plan_groups: Callable[[], tuple[RowGroup, ...]] = tuple
+
+    @cached_property
+    def groups(self) -> tuple[RowGroup, ...]:
+        """For the torch reference: planned only where it is used."""
+        return self.plan_groups()
 
 
 def plan_attention(
-    query_counts: Sequence[int],
-    context_lengths: Sequence[int],
+    query_counts: Sequence[int] | Int64,
+    context_lengths: Sequence[int] | Int64,
     block_tables: Tensor,
     page_size: int,
     *,
@@ -87,25 +109,44 @@ def plan_attention(
     are grouped as they come: sorted by length there are fewest groups. Where block tables are followed on the device,
     they have to come before all others, and `queries_a_tile` is `tile_queries` of the model's heads.
     """
+    counts, lengths = np.asarray(query_counts, np.int64), np.asarray(context_lengths, np.int64)
     if runs_on(device):
-        return AttentionBatch(
-            paged=_paged(query_counts, context_lengths, block_tables, device, window or 0, queries_a_tile)
-        )
+        paged = _paged(counts.tolist(), lengths.tolist(), block_tables, device, window or 0, queries_a_tile)
+        return AttentionBatch(paged=paged)
+
+    def groups() -> tuple[RowGroup, ...]:
+        return _groups(counts.tolist(), lengths.tolist(), block_tables, page_size, device, dtype, window)
+
+    rows: NativeRows | None = None
+    if native_type(device, dtype):
+        described = np.stack((np.cumsum(counts) - counts, counts, lengths), -1).astype(np.int32)
+        rows = NativeRows(block_tables.contiguous(), torch.from_numpy(described), page_size, window or 0)
+    return AttentionBatch(native=rows, plan_groups=groups)
+
+
+def _groups(
+    counts: list[int],
+    lengths: list[int],
+    block_tables: Tensor,
+    page_size: int,
+    device: torch.device,
+    dtype: torch.dtype,
+    window: int | None,
+) -> tuple[RowGroup, ...]:
     on_cpu = device.type == "cpu"
     groups: list[RowGroup] = []
     first, token = 0, 0
-    while first < len(query_counts):
-        queries, last = query_counts[first], first + 1
+    while first < len(counts):
+        queries, last = counts[first], first + 1
         if queries > 1:
-            made = [_chunk(token, queries, context_lengths[first], block_tables[first:last], page_size, dtype, window)]
+            made = [_chunk(token, queries, lengths[first], block_tables[first:last], page_size, dtype, window)]
         else:
-            while last < len(query_counts) and query_counts[last] == 1:
+            while last < len(counts) and counts[last] == 1:
                 last += 1
-            lengths = context_lengths[first:last]
-            made = _decode(token, lengths, block_tables[first:last], page_size, dtype, on_cpu, window)
+            made = _decode(token, lengths[first:last], block_tables[first:last], page_size, dtype, on_cpu, window)
         groups += made if on_cpu else [_moved(group, device) for group in made]
         first, token = last, token + queries * (last - first)
-    return AttentionBatch(tuple(groups))
+    return tuple(groups)
 
 
 def _paged(
@@ -232,8 +273,23 @@ def paged_attention(
     """
     if batch.paged is not None:
         return _follow_tables(query, KvPages(key_cache, value_cache), batch.paged, scale, softcap)
+    if batch.native is not None and not softcap and query.shape[-1] % LANES == 0:
+        return _in_c(query.contiguous(), key_cache, value_cache, batch.native, scale)
     outputs = [_attend(query, key_cache, value_cache, group, scale, softcap) for group in batch.groups]
     return outputs[0] if len(outputs) == 1 else torch.cat(outputs)
+
+
+def _in_c(query: Tensor, key_cache: Tensor, value_cache: Tensor, rows: NativeRows, scale: float) -> Tensor:
+    assert native_takes(query, key_cache, value_cache), "planned for float32 on CPU"
+    tokens, heads, head_dim = query.shape
+    kv_heads = key_cache.shape[2]
+    out = torch.empty((tokens, heads * head_dim))
+    native.attend(
+        query.data_ptr(), key_cache.data_ptr(), value_cache.data_ptr(), rows.tables.data_ptr(), rows.rows.data_ptr(),
+        out.data_ptr(), rows.rows.shape[0], rows.tables.shape[1], rows.page_size, kv_heads, heads // kv_heads, head_dim,
+        rows.window, scale,
+    )  # fmt: skip
+    return out
 
 
 def _follow_tables(query: Tensor, pages: KvPages, rows: PagedRows, scale: float, softcap: float) -> Tensor:

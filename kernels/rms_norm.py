@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .launch import jit, power_of_two, takes, tl
+from .native import native, native_takes
 
 
 def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
@@ -17,6 +18,8 @@ def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
     """
     if takes(x):
         return _launch(x, None, weight, eps)
+    if native_takes(x, weight):
+        return _in_c(None, x, weight, eps)
     return _by_torch(x, weight, eps)
 
 
@@ -27,8 +30,20 @@ def add_rms_norm(x: Tensor, residual: Tensor, weight: Tensor, eps: float) -> Ten
     """
     if takes(x):
         return _launch(x, residual, weight, eps)
+    if native_takes(x, residual, weight):
+        return _in_c(x, residual, weight, eps)
     residual.add_(x)
     return _by_torch(residual, weight, eps)
+
+
+def _in_c(x: Tensor | None, residual: Tensor, weight: Tensor, eps: float) -> Tensor:
+    out = torch.empty_like(residual)
+    hidden = residual.shape[-1]
+    native.add_rms_norm(
+        0 if x is None else x.data_ptr(), residual.data_ptr(), weight.data_ptr(), out.data_ptr(),
+        residual.numel() // hidden, hidden, eps,
+    )  # fmt: skip
+    return out
 
 
 def _by_torch(x: Tensor, weight: Tensor, eps: float) -> Tensor:

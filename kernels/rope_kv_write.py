@@ -12,11 +12,13 @@ import torch
 from torch import Tensor
 
 from .launch import jit, power_of_two, takes, tl
+from .native import native, native_takes
 from .rms_norm import rms_norm_reference
 from .rotary import rotate
 
 INT8_LARGEST = 127.0
 FP8_LARGEST = 448.0  # of e4m3
+NATIVE_HEAD_DIM = 1024
 
 
 class KvPages(NamedTuple):
@@ -68,7 +70,27 @@ def rope_kv_write(
     """
     if takes(qkv):
         return _launch(qkv, cos, signed_sin, positions, slots, pages, heads, norms)
+    weights = () if norms is None else (norms.query, norms.key)
+    if native_takes(qkv, cos, signed_sin, pages.keys, pages.values, *weights) and qkv.shape[-1] <= NATIVE_HEAD_DIM:
+        return _in_c(qkv, cos, signed_sin, positions.contiguous(), slots.contiguous(), pages, heads, norms)
     return rope_kv_write_reference(qkv, cos, signed_sin, positions, slots, pages, heads, norms)
+
+
+def _in_c(
+    qkv: Tensor, cos: Tensor, signed_sin: Tensor, positions: Tensor, slots: Tensor, pages: KvPages, heads: int,
+    norms: HeadNorms | None,
+) -> Tensor:  # fmt: skip
+    tokens, total, head_dim = qkv.shape
+    query = torch.empty((tokens, heads, head_dim))
+    query_norm, key_norm, eps = (
+        (0, 0, 0.0) if norms is None else (norms.query.data_ptr(), norms.key.data_ptr(), norms.eps)
+    )
+    native.rope_kv_write(
+        qkv.data_ptr(), cos.data_ptr(), signed_sin.data_ptr(), positions.data_ptr(), slots.data_ptr(), query.data_ptr(),
+        pages.keys.data_ptr(), pages.values.data_ptr(), query_norm, key_norm, tokens, heads, (total - heads) // 2,
+        head_dim, cos.shape[-1], eps,
+    )  # fmt: skip
+    return query
 
 
 def rope_kv_write_reference(

@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .launch import jit, takes, tl, triton
+from .native import native, native_takes
 
 BLOCK = 1024
 
@@ -15,6 +16,11 @@ def swiglu(gate_up: Tensor) -> Tensor:
     """`silu(gate) * up`. gate_up: [tokens, 2 * width], the gate first. Returns [tokens, width]."""
     if takes(gate_up):
         return _launch(gate_up.contiguous())
+    if native_takes(gate_up):
+        tokens, width = gate_up.shape[0], gate_up.shape[1] // 2
+        out = torch.empty((tokens, width))
+        native.swiglu(gate_up.data_ptr(), out.data_ptr(), tokens, width)
+        return out
     gate, up = gate_up.chunk(2, -1)
     return F.silu(gate).mul_(up)
 

@@ -9,6 +9,8 @@ COPY controller/dashboard/web ./
 RUN npm run build -- --outDir /static
 
 FROM python:3.12-slim-bookworm AS wheel
+# For the CPU operations in C; without a compiler the wheel is built without them.
+RUN apt-get update && apt-get install --yes --no-install-recommends gcc libc6-dev
 WORKDIR /source
 COPY . .
 COPY --from=page /static controller/dashboard/static

@@ -75,16 +75,23 @@ class Case:
             torch.testing.assert_close(part.double(), expected, atol=tolerance, rtol=tolerance)
 
 
-@settings(max_examples=150, deadline=None)
+def without_c(patch: pytest.MonkeyPatch) -> None:
+    """The torch reference, where an operation in C would do it."""
+    patch.setattr("headway.kernels.paged_attention.native_type", lambda device, dtype: False)
+
+
+@settings(max_examples=200, deadline=None)
 @given(
     rows=st.lists(ROW, min_size=1, max_size=12),
     page_size=st.sampled_from([1, 4, 16, 32]),
-    heads=st.sampled_from([(1, 1), (2, 2), (3, 1), (1, 7)]),
-    head_dim=st.sampled_from([8, 64]),
+    heads=st.sampled_from([(1, 1), (2, 2), (3, 1), (1, 7), (1, 20)]),
+    head_dim=st.sampled_from([8, 64, 80]),
     window=st.none() | st.integers(1, 72),
-    softcap=st.sampled_from([0.0, 0.0, 0.7, 30.0]),
+    softcap=st.sampled_from([0.0, 0.0, 0.0, 0.7, 30.0]),
+    in_c=st.booleans(),
 )
 def test_any_mix_of_rows(
+    in_c: bool,
     rows: list[tuple[int, int]],
     page_size: int,
     heads: tuple[int, int],
@@ -92,7 +99,10 @@ def test_any_mix_of_rows(
     window: int | None,
     softcap: float,
 ) -> None:
-    Case(rows, page_size, *heads, head_dim, CPU, window, softcap).check()
+    with pytest.MonkeyPatch.context() as patch:
+        if not in_c:
+            without_c(patch)
+        Case(rows, page_size, *heads, head_dim, CPU, window, softcap).check()
 
 
 def test_capped_chunk_in_several_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -101,8 +111,11 @@ def test_capped_chunk_in_several_blocks(monkeypatch: pytest.MonkeyPatch) -> None
         Case([(70, 40), (31, 31), (5, 1)], 16, 2, 3, 8, CPU, window, 2.0).check()
 
 
+@pytest.mark.parametrize("in_c", [True, False])
 @pytest.mark.parametrize("context", [15, 16, 17, 511, 512, 513, 1100])
-def test_long_decode_rows_beside_short_ones(context: int) -> None:
+def test_long_decode_rows_beside_short_ones(context: int, in_c: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    if not in_c:
+        without_c(monkeypatch)
     Case([(1, 1), (context, 1), (context - 1, 1), (context, min(context, 33))], 16, 2, 2, 64, CPU).check()
 
 
@@ -119,10 +132,15 @@ def test_reference_agrees_with_torch() -> None:
     torch.testing.assert_close(found, expected.transpose(0, 1).reshape(9, -1))
 
 
+@pytest.mark.parametrize("in_c", [True, False])
 @pytest.mark.parametrize("head_dim", [32, 128])
 @pytest.mark.parametrize("softcap", [0.0, 5.0])
 @pytest.mark.parametrize("window", [None, 90])
-def test_a_rows_bits_do_not_depend_on_its_neighbours(window: int | None, softcap: float, head_dim: int) -> None:
+def test_a_rows_bits_do_not_depend_on_its_neighbours(
+    window: int | None, softcap: float, head_dim: int, in_c: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not in_c:
+        without_c(monkeypatch)
     lengths = [5, 16, 50, 64, 100, 250, 251, 600]  # a full row is among those that share its padding
     generator = torch.Generator().manual_seed(3)
     caches = [torch.randn(200, 16, 2, head_dim, generator=generator) for _ in range(2)]

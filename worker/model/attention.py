@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ...kernels.kv_write import kv_write
 from ...kernels.launch import takes
+from ...kernels.native import native_takes
 from ...kernels.paged_attention import paged_attention
 from ...kernels.rope_kv_write import HeadNorms, KvPages, rope_kv_write
 from ...kernels.rotary import rotate
@@ -68,7 +69,7 @@ class Attention:
         heads, both = self.heads, self.heads + self.kv_heads
         qkv = self.qkv(x).view(-1, both + self.kv_heads, self.head_dim)
         inputs = step.inputs
-        if takes(qkv):
+        if takes(qkv) or native_takes(qkv):
             where = (inputs.positions, inputs.slots)
             query = rope_kv_write(qkv, *self.rotary.tables, *where, KvPages(*cache), heads, self._norms())
             return paged_attention(query, *cache, inputs.attention[self.window], self.scale, self.softcap)

@@ -1,0 +1,36 @@
+"""Operations in C for float32 on CPU, where torch's own cost more in calls and copies than in arithmetic.
+
+The extension is built when the package is installed and there is a C compiler; without it, or with
+HEADWAY_NATIVE_KERNELS=0, every operation goes by its torch reference. The functions of `_native` take addresses: their
+callers, beside each operation's public function, see to types, shapes and contiguity.
+"""
+
+from __future__ import annotations
+
+import os
+
+import torch
+from torch import Tensor
+
+from ..launch import INTERPRETED
+
+try:
+    from . import _native as native
+
+    AVAILABLE = os.environ.get("HEADWAY_NATIVE_KERNELS") != "0" and not INTERPRETED
+except ImportError:
+    AVAILABLE = False
+
+LANES = 16
+
+__all__ = ["AVAILABLE", "LANES", "native", "native_takes", "native_type"]
+
+
+def native_type(device: torch.device, dtype: torch.dtype) -> bool:
+    """Whether tensors of this kind go through these operations."""
+    return AVAILABLE and device.type == "cpu" and dtype == torch.float32
+
+
+def native_takes(*tensors: Tensor) -> bool:
+    """Whether all of them do, as they lie in memory."""
+    return AVAILABLE and all(x.is_cpu and x.dtype == torch.float32 and x.is_contiguous() for x in tensors)

@@ -1,0 +1,46 @@
+# Tensors are given by their addresses: float32 unless said otherwise, contiguous. Shapes are in kernels.h.
+
+def instruction_sets() -> list[str]:
+    """Those that this processor has, the best first: that one is in use."""
+
+def use(instruction_set: str, /) -> None:
+    """From now on, in this process. Raises ValueError."""
+
+def attend(
+    query: int,
+    keys: int,
+    values: int,
+    tables: int,  # int32
+    rows: int,  # int32
+    out: int,
+    count: int,
+    width: int,
+    page_size: int,
+    kv_heads: int,
+    shared: int,
+    head_dim: int,  # a multiple of LANES
+    window: int,  # 0 for none
+    scale: float,
+    /,
+) -> None: ...
+def add_rms_norm(x: int, residual: int, weight: int, out: int, rows: int, size: int, eps: float, /) -> None: ...
+def swiglu(gate_up: int, out: int, rows: int, width: int, /) -> None: ...
+def rope_kv_write(
+    qkv: int,
+    cos: int,
+    sin: int,
+    positions: int,  # int64
+    slots: int,  # int64
+    query: int,
+    keys: int,
+    values: int,
+    query_norm: int,  # 0 for no norms
+    key_norm: int,
+    tokens: int,
+    heads: int,
+    kv_heads: int,
+    head_dim: int,
+    dims: int,
+    eps: float,
+    /,
+) -> None: ...

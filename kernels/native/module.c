@@ -1,0 +1,171 @@
+/* headway.kernels.native._native: the operations on CPU tensors, by address. Its callers check what they give.
+ *
+ * Every operation is compiled for each instruction set below, and the best one that the processor has is taken when the
+ * module is loaded: one file serves all machines of an architecture. */
+#define PY_SSIZE_T_CLEAN
+#define Py_LIMITED_API 0x030B0000
+#include <Python.h>
+#include <stdlib.h>
+
+#include "kernels.h"
+#include "vectors.h"
+
+#if defined(__x86_64__)
+#define TARGET __attribute__((target("avx512f,avx512bw,avx512dq,avx512vl,avx2,fma")))
+#define NAME(name) name##_avx512
+#include "attention.inc"
+#include "elementwise.inc"
+#undef TARGET
+#undef NAME
+#define TARGET __attribute__((target("avx2,fma")))
+#define NAME(name) name##_avx2
+#include "attention.inc"
+#include "elementwise.inc"
+#undef TARGET
+#undef NAME
+#endif
+#define TARGET
+#define NAME(name) name##_plain
+#include "attention.inc"
+#include "elementwise.inc"
+
+#define TABLE(set) {attend_##set, add_rms_norm_##set, swiglu_##set, rope_kv_write_##set}
+
+typedef struct {
+    const char *name;
+    Kernels kernels;
+} Set;
+
+static Set sets[3]; /* what the processor has, the best first */
+static int set_count;
+static Kernels kernels;
+
+static void find_sets(void) {
+    set_count = 0;
+#if defined(__x86_64__)
+    __builtin_cpu_init();
+    const int fma = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
+    if (fma && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+        __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl"))
+        sets[set_count++] = (Set){"avx512", TABLE(avx512)};
+    if (fma) sets[set_count++] = (Set){"avx2", TABLE(avx2)};
+#endif
+    sets[set_count++] = (Set){"plain", TABLE(plain)};
+    kernels = sets[0].kernels;
+}
+
+static PyObject *instruction_sets(PyObject *self, PyObject *args) {
+    PyObject *names = PyList_New(0);
+    for (int i = 0; names != NULL && i < set_count; i++) {
+        PyObject *name = PyUnicode_FromString(sets[i].name);
+        if (name == NULL || PyList_Append(names, name) < 0) Py_CLEAR(names);
+        Py_XDECREF(name);
+    }
+    return names;
+}
+
+static PyObject *use(PyObject *self, PyObject *args) {
+    const char *name;
+    if (!PyArg_ParseTuple(args, "s:use", &name)) return NULL;
+    for (int i = 0; i < set_count; i++) {
+        if (strcmp(sets[i].name, name) == 0) {
+            kernels = sets[i].kernels;
+            Py_RETURN_NONE;
+        }
+    }
+    PyErr_Format(PyExc_ValueError, "this processor has no instruction set %s", name);
+    return NULL;
+}
+
+/* Memory that a thread keeps for its next call. */
+static _Thread_local void *kept;
+static _Thread_local size_t kept_bytes;
+
+static void *scratch(size_t bytes) {
+    if (bytes > kept_bytes) {
+        free(kept);
+        kept = NULL;
+        kept_bytes = 0;
+        if (posix_memalign(&kept, 64, bytes * 2) != 0) return NULL;
+        kept_bytes = bytes * 2;
+    }
+    return kept;
+}
+
+static PyObject *attend(PyObject *self, PyObject *args) {
+    Attention a;
+    unsigned long long query, keys, values, tables, rows, out;
+    if (!PyArg_ParseTuple(args, "KKKKKKnnnnnnnf:attend", &query, &keys, &values, &tables, &rows, &out, &a.count,
+                          &a.width, &a.page_size, &a.kv_heads, &a.shared, &a.head_dim, &a.window, &a.scale))
+        return NULL;
+    a.query = (const float *)query;
+    a.keys = (const float *)keys;
+    a.values = (const float *)values;
+    a.tables = (const int32_t *)tables;
+    a.rows = (const int32_t *)rows;
+    a.out = (float *)out;
+    size_t longest = 0;
+    for (size_t row = 0; row < a.count; row++) {
+        const size_t context = a.rows[3 * row + 2];
+        longest = context > longest ? context : longest;
+    }
+    longest += 2 * LANES;
+    char *memory = scratch(longest * (sizeof(size_t) + BLOCK_LANES * sizeof(float)));
+    if (memory == NULL) return PyErr_NoMemory();
+    Py_BEGIN_ALLOW_THREADS
+    kernels.attend(&a, (float *)memory, (size_t *)(memory + longest * BLOCK_LANES * sizeof(float)));
+    Py_END_ALLOW_THREADS
+    Py_RETURN_NONE;
+}
+
+static PyObject *add_rms_norm(PyObject *self, PyObject *args) {
+    unsigned long long x, residual, weight, out;
+    Py_ssize_t rows, size;
+    float eps;
+    if (!PyArg_ParseTuple(args, "KKKKnnf:add_rms_norm", &x, &residual, &weight, &out, &rows, &size, &eps)) return NULL;
+    kernels.add_rms_norm((const float *)x, (float *)residual, (const float *)weight, (float *)out, rows, size, eps);
+    Py_RETURN_NONE;
+}
+
+static PyObject *swiglu(PyObject *self, PyObject *args) {
+    unsigned long long gate_up, out;
+    Py_ssize_t rows, width;
+    if (!PyArg_ParseTuple(args, "KKnn:swiglu", &gate_up, &out, &rows, &width)) return NULL;
+    kernels.swiglu((const float *)gate_up, (float *)out, rows, width);
+    Py_RETURN_NONE;
+}
+
+static PyObject *rope_kv_write(PyObject *self, PyObject *args) {
+    Rope r;
+    unsigned long long qkv, cos, sin, positions, slots, query, keys, values, query_norm, key_norm;
+    if (!PyArg_ParseTuple(args, "KKKKKKKKKKnnnnnf:rope_kv_write", &qkv, &cos, &sin, &positions, &slots, &query, &keys,
+                          &values, &query_norm, &key_norm, &r.tokens, &r.heads, &r.kv_heads, &r.head_dim, &r.dims, &r.eps))
+        return NULL;
+    r.qkv = (const float *)qkv;
+    r.cos = (const float *)cos;
+    r.sin = (const float *)sin;
+    r.positions = (const int64_t *)positions;
+    r.slots = (const int64_t *)slots;
+    r.query = (float *)query;
+    r.keys = (float *)keys;
+    r.values = (float *)values;
+    r.query_norm = (const float *)query_norm;
+    r.key_norm = (const float *)key_norm;
+    kernels.rope_kv_write(&r);
+    Py_RETURN_NONE;
+}
+
+static PyMethodDef methods[] = {{"instruction_sets", instruction_sets, METH_NOARGS, NULL},
+                                {"use", use, METH_VARARGS, NULL},
+                                {"attend", attend, METH_VARARGS, NULL},
+                                {"add_rms_norm", add_rms_norm, METH_VARARGS, NULL},
+                                {"swiglu", swiglu, METH_VARARGS, NULL},
+                                {"rope_kv_write", rope_kv_write, METH_VARARGS, NULL},
+                                {NULL, NULL, 0, NULL}};
+
+static struct PyModuleDef definition = {PyModuleDef_HEAD_INIT, "_native", NULL, -1, methods};
+
+PyMODINIT_FUNC PyInit__native(void) {
+    find_sets();
+    return PyModule_Create(&definition);
+}
