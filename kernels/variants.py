@@ -75,17 +75,18 @@ def _elementwise() -> Iterator[Variant]:
     yield Variant(
         "swiglu", swiglu.swiglu_kernel, {"gate_up": "*bf16", "out": "*bf16"}, {"WIDTH": 14336, "BLOCK": swiglu.BLOCK}
     )
-    for cache, kind in CACHES.items():
+    for cache, kind, norms in (("bf16", "*bf16", False), *((cache, kind, True) for cache, kind in CACHES.items())):
         signature = {
             "qkv": "*bf16", "cos": "*bf16", "signed_sin": "*bf16", "positions": "*i64", "slots": "*i64",
             "query": "*bf16", "keys": kind, "values": kind, "key_scales": "*fp32", "value_scales": "*fp32",
             "query_norm": "*bf16", "key_norm": "*bf16", "eps": "fp32",
         }  # fmt: skip
         constants = {
-            "HEADS": 32, "KV_HEADS": 8, "DIM": 128, "ROTARY": 128, "BLOCK": 128, "NORMS": True,
+            "HEADS": 32, "KV_HEADS": 8, "DIM": 128, "ROTARY": 128, "BLOCK": 128, "NORMS": norms,
             "NARROW": cache != "bf16", "INT8": cache == "int8",
         }  # fmt: skip
-        yield Variant(f"rope_kv_write {cache}", rope_kv_write.rope_kv_write_kernel, signature, constants, 1)
+        name = f"rope_kv_write {cache}{' normed' if norms else ''}"
+        yield Variant(name, rope_kv_write.rope_kv_write_kernel, signature, constants, 1)
 
 
 CACHES = {"bf16": "*bf16", "fp8": "*fp8e4nv", "int8": "*i8"}
