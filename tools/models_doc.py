@@ -24,9 +24,9 @@ HEAD = """# Models
 
 <!-- `make models-doc` writes this page from worker/model/architectures and tests/model/support. Edit those. -->
 
-Headway reads checkpoints in Hugging Face layout: `config.json` of transformers 4 or 5, and safetensors, in one file or in
-shards with an index. `architectures` in `config.json` decides which module runs it; code in a checkpoint is never run,
-and pickles are never opened. Each rank reads its own slices only
+Headway reads checkpoints in Hugging Face layout: `config.json` of transformers 4 or 5, and safetensors, in one file or
+in shards with an index. `architectures` in `config.json` decides which module runs it; code in a checkpoint is never
+run, and pickles are never opened. Each rank reads its own slices only
 ([test_slices.py](../tests/model/test_slices.py)); files and tensors that are refused are in
 [operations.md](operations.md#checkpoints).
 Experts may lie one by one, or stacked as transformers 5 holds them.
