@@ -77,7 +77,7 @@ async def test_a_group_that_cannot_load_says_why_and_ends(controller, tmp_path):
     (model / "config.json").write_text(json.dumps({**config, "num_hidden_layers": config["num_hidden_layers"] + 1}))
     worker = WorkerProcess("--controller", f"127.0.0.1:{controller.port}", "--model", str(model), "--tp", "2")
     try:
-        report = await controller.wait_for(admin_pb2.REPLICA_STATE_UNHEALTHY)
+        report = await controller.wait_for(admin_pb2.REPLICA_STATE_STOPPED)
         assert "model.layers.6.input_layernorm.weight" in report.reason
         assert await asyncio.to_thread(worker.process.wait, 30) == 1
         assert worker.log.read_text().splitlines()[-1] == f"headway worker: {report.reason}"

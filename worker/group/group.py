@@ -80,7 +80,8 @@ class WorkerGroup:
         if self._failure is None:
             return
         why, config = self._failure
-        self._stand(admin_pb2.REPLICA_STATE_UNHEALTHY, why)
+        # What only a person can mend is not tried again, and the report says so.
+        self._stand(admin_pb2.REPLICA_STATE_STOPPED if config else admin_pb2.REPLICA_STATE_UNHEALTHY, why)
         if self._followers is not None:
             self._followers.kill()
         self._service.flush(1.0)
