@@ -15,7 +15,6 @@ from .launch import constant, half_type, jit, power_of_two, takes, tl, triton
 from .rope_kv_write import KvPages
 
 SPLIT = 512  # tokens of context for one program
-BLOCK = 64  # of them at a time
 LEAST_ROWS = 16  # of a matrix product
 LOG2_E = constant(1.4426950408889634)
 
@@ -84,14 +83,15 @@ def _launch(
     weights = torch.empty((rows, heads, splits), dtype=torch.float32, device=query.device)
     narrow = pages.key_scales is not None
     group = heads // kv_heads
+    block, stages, warps = pipeline(head_dim, narrow)
     decode_kernel[(rows, kv_heads, splits)](
         query, pages.keys, pages.values, pages.key_scales if narrow else query,
         pages.value_scales if narrow else query, tables, lengths, partial, weights,
         scale, softcap, window, tables.stride(0), splits,
         KV_HEADS=kv_heads, GROUP=group, GROUP_BLOCK=max(LEAST_ROWS, power_of_two(group)),
-        DIM=head_dim, DIM_BLOCK=power_of_two(head_dim), PAGE=pages.page_size, SPLIT=SPLIT, BLOCK=BLOCK,
+        DIM=head_dim, DIM_BLOCK=power_of_two(head_dim), PAGE=pages.page_size, SPLIT=SPLIT, BLOCK=block,
         WINDOW=window > 0, SOFTCAP=softcap > 0, NARROW=narrow, PRECISION=precision(query.dtype),
-        num_warps=warps(narrow), num_stages=3,
+        num_warps=warps, num_stages=stages,
     )  # fmt: skip
     merge_kernel[(rows, heads)](
         partial, weights, out, splits, DIM=head_dim, DIM_BLOCK=power_of_two(head_dim), num_warps=1
@@ -99,9 +99,12 @@ def _launch(
     return out
 
 
-def warps(narrow: bool) -> int:
-    """Warps of a program; a narrow cache takes registers for its scales and conversions."""
-    return 8 if narrow else 4
+def pipeline(head_dim: int, narrow: bool) -> tuple[int, int, int]:
+    """Tokens of context at a time, stages of the software pipeline, and warps: as much as fits the registers. A narrow
+    cache takes some for its scales and conversions."""
+    if narrow:
+        return 32, 3, 4
+    return (64, 3, 8) if head_dim == 128 else (64, 3, 4)
 
 
 def precision(dtype: torch.dtype) -> str:

@@ -25,11 +25,11 @@ def tile_queries(heads: int, kv_heads: int, head_dim: int) -> int:
     return max(1, rows // power_of_two(heads // kv_heads))
 
 
-def pipeline(head_dim: int) -> tuple[int, int, int]:
+def pipeline(head_dim: int, narrow: bool) -> tuple[int, int, int]:
     """Tokens of context at a time, stages of the software pipeline, and warps: as much as fits the registers."""
     if head_dim <= 64:
-        return 64, 3, 4
-    return (64, 3, 8) if head_dim <= 128 else (32, 2, 8)
+        return 64, 3, 8
+    return (32, 2, 8) if narrow or head_dim > 128 else (64, 2, 8)
 
 
 def plan_tiles(firsts: Sequence[int], counts: Sequence[int], lengths: Sequence[int], queries: int) -> Tensor:
@@ -98,7 +98,7 @@ def _launch(
         return
     group = heads // kv_heads
     queries = tile_queries(heads, kv_heads, head_dim)
-    block, stages, warps = pipeline(head_dim)
+    block, stages, warps = pipeline(head_dim, narrow)
     prefill_kernel[(len(tiles), kv_heads)](
         query, pages.keys, pages.values, pages.key_scales if narrow else query,
         pages.value_scales if narrow else query, tables, tiles, out,

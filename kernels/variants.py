@@ -109,15 +109,15 @@ def _attention() -> Iterator[Variant]:
             "KV_HEADS": 8, "GROUP": group, "DIM": dim, "DIM_BLOCK": launch.power_of_two(dim), "PAGE": 16,
             "WINDOW": dim == 256, "SOFTCAP": dim == 256, "NARROW": cache != "bf16", "PRECISION": "tf32",
         }  # fmt: skip
+        block, stages, warps = attention_decode.pipeline(dim, cache != "bf16")
         yield Variant(
             f"decode {dim} {cache}", attention_decode.decode_kernel,
             shared | {"lengths": "*i32", "partial": "*fp32", "weights": "*fp32"} | scalars | {"splits": "i32"},
-            constants | {"GROUP_BLOCK": attention_decode.LEAST_ROWS, "SPLIT": attention_decode.SPLIT,
-                         "BLOCK": attention_decode.BLOCK},
-            num_warps=attention_decode.warps(cache != "bf16"),
+            constants | {"GROUP_BLOCK": attention_decode.LEAST_ROWS, "SPLIT": attention_decode.SPLIT, "BLOCK": block},
+            num_warps=warps, num_stages=stages,
         )  # fmt: skip
         rows = attention_prefill.tile_queries(8 * group, 8, dim) * group
-        block, stages, warps = attention_prefill.pipeline(dim)
+        block, stages, warps = attention_prefill.pipeline(dim, cache != "bf16")
         yield Variant(
             f"prefill {dim} {cache}", attention_prefill.prefill_kernel,
             shared | {"tiles": "*i32", "out": "*bf16"} | scalars,
