@@ -3,6 +3,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+NATIVE := $(wildcard kernels/native/*.c kernels/native/*.h kernels/native/*.inc)
 # One thread a process: ranks, not OpenMP, use the cores (docs/performance.md).
 export OMP_NUM_THREADS ?= 1
 export OMP_WAIT_POLICY ?= PASSIVE
@@ -16,7 +17,7 @@ install: $(VENV)/.installed ## Make .venv with what serving needs
 
 install-dev: $(VENV)/.installed-dev ## Make .venv with what development needs, too
 
-$(VENV)/.installed: pyproject.toml setup.py constraints.txt tools/install.sh
+$(VENV)/.installed: pyproject.toml setup.py constraints.txt tools/install.sh $(NATIVE)
 	@PYTHON="$(PYTHON)" tools/install.sh $(VENV) "."
 	@touch $@
 

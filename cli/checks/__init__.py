@@ -11,6 +11,7 @@ ALL: tuple[Callable[[], Finding], ...] = (
     software.python,
     software.packages,
     software.torch_devices,
+    software.cpu_operations,
     machine.cores,
     machine.memory,
     machine.shared_memory,

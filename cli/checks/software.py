@@ -67,6 +67,22 @@ def torch_devices() -> Finding:
     return ok("torch", f"{build}, no GPU: worker groups run on CPU over gloo")
 
 
+def cpu_operations() -> Finding:
+    """Which way the operations go that are in C for CPU (docs/decisions/0014-operations-in-c-on-cpu.md)."""
+    try:
+        from ...kernels.native import BUILT, instruction_set
+    except (ImportError, OSError) as error:
+        return fail("cpu operations", f"cannot be imported: {error}", "See what is said of torch.")
+    if used := instruction_set():
+        return ok("cpu operations", f"in C for float32, compiled for {used}")
+    if BUILT:
+        return warn(
+            "cpu operations", "turned off: all go by torch", "Unset HEADWAY_NATIVE_KERNELS and TRITON_INTERPRET."
+        )
+    advice = "If replicas run on CPU, install gcc and then Headway again."
+    return warn("cpu operations", "no extension was built for them: all go by torch, slower on CPU", advice)
+
+
 def redis_server() -> Finding:
     """Optional: clusters keep their state in Redis, the embedded one in memory."""
     return _program("redis", ("redis-server",), "state of clusters", "apt-get install redis-server")

@@ -8,22 +8,35 @@ callers, beside each operation's public function, see to types, shapes and conti
 from __future__ import annotations
 
 import os
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from ..launch import INTERPRETED
 
-try:
+if TYPE_CHECKING:
     from . import _native as native
 
-    AVAILABLE = os.environ.get("HEADWAY_NATIVE_KERNELS") != "0" and not INTERPRETED
-except ImportError:
-    AVAILABLE = False
+    BUILT = True
+else:
+    try:
+        from . import _native as native
 
+        BUILT = True
+    except ImportError:
+        native = None
+        BUILT = False
+
+AVAILABLE = BUILT and os.environ.get("HEADWAY_NATIVE_KERNELS") != "0" and not INTERPRETED
 LANES = 16
 
-__all__ = ["AVAILABLE", "LANES", "native", "native_takes", "native_type"]
+__all__ = ["AVAILABLE", "BUILT", "LANES", "instruction_set", "native", "native_takes", "native_type"]
+
+
+def instruction_set() -> str | None:
+    """The best that this processor has of those that the operations are compiled for; None where they do not run."""
+    return native.instruction_sets()[0] if AVAILABLE else None
 
 
 def native_type(device: torch.device, dtype: torch.dtype) -> bool:

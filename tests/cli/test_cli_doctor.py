@@ -24,6 +24,7 @@ def test_json_holds_every_check(headway: Command) -> None:
         "python",
         "packages",
         "torch",
+        "cpu operations",
         "cores",
         "memory",
         "shared memory",
