@@ -110,26 +110,32 @@ class RequestHandler:
 
     async def _prompt_ids(self, request: UserRequest, model: ServedModel, text: ModelText) -> list[int]:
         """Token ids of the prompt or conversation. Raises InvalidRequest when there is none, ContextTooLong early."""
-        prompt = request.prompt
         if request.chat:
-            names = request.names
-            prompt = await text.render(
-                request.messages,
-                request.template_args,
-                args_field=names["template_args"],
-                messages_field=names["messages"],
-            )
+            return await self._conversation_ids(request, model, text)
+        prompt, field = request.prompt, request.names["prompt"]
         if not prompt:
-            field = request.names["messages" if request.chat else "prompt"]
             raise InvalidRequest(f"{field} is empty; at least one token", field=field)
         if isinstance(prompt, list):
             return prompt
-        if (least := text.least_tokens(prompt)) >= model.max_context_tokens:
-            raise context_too_long(request, model, f"at least {least}")
-        # A template writes the model's own first tokens itself.
-        ids = await text.encode(prompt, add_special_tokens=not request.chat)
+        _check_length(request, model, text, prompt)
+        ids = await text.encode(prompt, add_special_tokens=True)
         if not ids:
-            raise InvalidRequest(f"{request.names['prompt']} has no tokens", field=request.names["prompt"])
+            raise InvalidRequest(f"{field} has no tokens", field=field)
+        return ids
+
+    async def _conversation_ids(self, request: UserRequest, model: ServedModel, text: ModelText) -> list[int]:
+        names = request.names
+        pieces = await text.render(
+            request.messages,
+            request.template_args,
+            args_field=names["template_args"],
+            messages_field=names["messages"],
+        )
+        _check_length(request, model, text, *pieces)
+        ids = await text.encode_pieces(pieces)
+        if not ids:
+            field = names["messages"]
+            raise InvalidRequest(f"{field} is empty; at least one token", field=field)
         return ids
 
     async def tokenize(
@@ -142,8 +148,9 @@ class RequestHandler:
         side = await self._texts.get(model)
         if messages:
             check_messages(messages, "messages")
-            text = await side.render(messages, template_args, args_field="template_args", messages_field="messages")
-        return await side.encode(text, add_special_tokens=special and not messages), model
+            pieces = await side.render(messages, template_args, args_field="template_args", messages_field="messages")
+            return await side.encode_pieces(pieces), model
+        return await side.encode(text, add_special_tokens=special), model
 
     async def detokenize(self, model_name: str, token_ids: Sequence[int]) -> str:
         """Text of the ids, special tokens included, so that tokenizing it again gives the ids back where it can.
@@ -166,6 +173,12 @@ class RequestHandler:
     def abort(self, request_id: str) -> bool:
         """Ends a live request; False when there is none."""
         return self._dispatcher.abort(request_id)
+
+
+def _check_length(request: UserRequest, model: ServedModel, text: ModelText, *pieces: str) -> None:
+    """Refuses the absurd before it is tokenized."""
+    if (least := sum(map(text.least_tokens, pieces))) >= model.max_context_tokens:
+        raise context_too_long(request, model, f"at least {least}")
 
 
 async def _prompt_text(request: UserRequest, engine: EngineRequest, text: ModelText) -> str:

@@ -14,6 +14,7 @@ from tokenizers import Tokenizer
 
 from ...core.errors import ConfigError, InvalidRequest
 from ..validation.request import Message
+from .content import SpelledTokens
 from .detokenize import ByteDetokenizer, Detokenizer, PieceBytes, TokenBytes, WindowDetokenizer
 from .template import ChatTemplate, load_template
 
@@ -46,6 +47,9 @@ class ModelText:
             raise ConfigError(f"the model's chat template cannot be read: {error}") from None
         self._special = frozenset(
             token_id for token_id, token in self._tokenizer.get_added_tokens_decoder().items() if token.special
+        )
+        self._spelled = SpelledTokens(
+            token.content for token in self._tokenizer.get_added_tokens_decoder().values() if token.special
         )
         self._bytes = {
             skip: TokenBytes(self._tokenizer, self._special if skip else frozenset()) for skip in (True, False)
@@ -115,18 +119,32 @@ class ModelText:
 
     async def render(
         self, messages: list[Message], args: Mapping[str, Any], *, args_field: str, messages_field: str
-    ) -> str:
-        """The conversation as the model's template writes it. Raises InvalidRequest, also when there is no template."""
+    ) -> list[str]:
+        """The conversation as the model's template writes it, in the pieces that are to be tokenized by themselves.
+
+        One piece, but for messages that spell special tokens (see `content`). Raises InvalidRequest, also when there is
+        no template.
+        """
         template = self.template
         if template is None:
             raise InvalidRequest(
                 f"{messages_field}: this model has no chat template; send a prompt instead", field=messages_field
             )
+
+        def write() -> list[str]:
+            marked, mark = self._spelled.marked(messages)
+            text = template.render(marked, args, args_field, messages_field)
+            return text.split(mark) if mark else [text]
+
         if sum(len(message.content or "") for message in messages) + 100 * len(messages) <= 10 * INLINE_CHARACTERS:
-            return template.render(messages, args, args_field, messages_field)
-        return await asyncio.get_running_loop().run_in_executor(
-            threads, template.render, messages, args, args_field, messages_field
-        )
+            return write()
+        return await asyncio.get_running_loop().run_in_executor(threads, write)
+
+    async def encode_pieces(self, pieces: list[str]) -> list[int]:
+        """Token ids of pieces that `render` gave: a template writes the model's own first tokens itself."""
+        if len(pieces) == 1:
+            return await self.encode(pieces[0], add_special_tokens=False)
+        return [token_id for ids in await self.encode_all(pieces, add_special_tokens=False) for token_id in ids]
 
     def detokenizer(self, prompt_ids: Sequence[int], *, skip_special_tokens: bool) -> Detokenizer:
         """A detokenizer for output that follows `prompt_ids`."""

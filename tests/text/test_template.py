@@ -62,11 +62,11 @@ def test_the_demo_models_template_renders_as_in_transformers(demo_assets: dict[s
 
 async def test_chat_token_ids_are_those_of_transformers(demo_assets: dict[str, bytes]) -> None:
     text = ModelText(demo_assets)
-    prompt = await text.render(TALK, {}, args_field="args", messages_field="messages")
+    pieces = await text.render(TALK, {}, args_field="args", messages_field="messages")
     tokenizer: Any = AutoTokenizer.from_pretrained(DEMO_DIR)
     talk = [{"role": message.role, "content": message.content} for message in TALK]
     expected = tokenizer.apply_chat_template(talk, add_generation_prompt=True, return_dict=True)["input_ids"]
-    assert await text.encode(prompt, add_special_tokens=False) == expected
+    assert await text.encode_pieces(pieces) == expected
 
 
 def assets(config: dict[str, Any], jinja: str | None = None) -> dict[str, bytes]:
