@@ -305,6 +305,13 @@ async def test_priority_is_taken(front: Any, oracle: Any) -> None:
     assert (await front.ask(priority=-5)).sequences[0].ids == greedy(oracle)
 
 
+async def test_more_inputs_to_embed_than_a_request_may_have_sequences(fronts: dict[str, Any]) -> None:
+    inputs = [[300 + number, 5] for number in range(70)]
+    got = await fronts["http"].client.post("/v1/embeddings", json={"input": inputs, "dimensions": 4})
+    assert got.status_code == 200, got.text
+    assert len({tuple(one["embedding"]) for one in got.json()["data"]}) == 70
+
+
 async def test_echo(fronts: dict[str, Any]) -> None:
     plain = (await fronts["http"].ask()).sequences[0].text
     echoed = (await fronts["http"].ask(echo=True)).sequences[0].text

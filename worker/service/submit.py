@@ -59,7 +59,8 @@ def request_from(message: engine_pb2.Submit, session: int, limits: Limits, adapt
         eos_token_ids=message.eos_token_ids,
         stop_token_ids=message.stop_token_ids,
         cache_bypass=message.cache_bypass or message.pooling == POOLING_MEAN,
-        sequence=sequence_from(message),
+        # An input to embed is numbered, too, and draws nothing: there may be more of them.
+        sequence=0 if message.pooling else sequence_from(message),
         rules=rules_from(message, limits.vocab_size),
         logprobs=logprobs,
         prompt_logprobs=prompt_logprobs,
