@@ -73,6 +73,7 @@ class NativeRows(NamedTuple):
 
     tables: Tensor  # [rows, width] int32
     rows: Tensor  # [rows, 3] int32: first query token, queries, context
+    tokens: int
     page_size: int
     window: int  # 0 for none
 
@@ -108,8 +109,17 @@ def plan_attention(
     `block_tables[r]` ([rows, width] int32 on the CPU; entries past the context are not read). Decode rows (one query)
     are grouped as they come: sorted by length there are fewest groups. Where block tables are followed on the device,
     they have to come before all others, and `queries_a_tile` is `tile_queries` of the model's heads.
+
+    Raises ValueError for a context that its table has no room for, or that is shorter than its queries.
     """
     counts, lengths = np.asarray(query_counts, np.int64), np.asarray(context_lengths, np.int64)
+    rows_of_tables, width = block_tables.shape
+    if len(counts) != len(lengths) or len(counts) != rows_of_tables:
+        raise ValueError(f"{len(counts)} query counts, {len(lengths)} contexts and {rows_of_tables} block tables")
+    if (counts < 0).any() or (counts > lengths).any():
+        raise ValueError("a row's queries have to be among the tokens of its context")
+    if (lengths > width * page_size).any():
+        raise ValueError(f"a context of {lengths.max()} tokens in a block table of {width} pages of {page_size}")
     if runs_on(device):
         paged = _paged(counts.tolist(), lengths.tolist(), block_tables, device, window or 0, queries_a_tile)
         return AttentionBatch(paged=paged)
@@ -120,7 +130,9 @@ def plan_attention(
     rows: NativeRows | None = None
     if native_type(device, dtype):
         described = np.stack((np.cumsum(counts) - counts, counts, lengths), -1).astype(np.int32)
-        rows = NativeRows(block_tables.contiguous(), torch.from_numpy(described), page_size, window or 0)
+        rows = NativeRows(
+            block_tables.contiguous(), torch.from_numpy(described), int(counts.sum()), page_size, window or 0
+        )
     return AttentionBatch(native=rows, plan_groups=groups)
 
 
@@ -282,12 +294,14 @@ def paged_attention(
 def _in_c(query: Tensor, key_cache: Tensor, value_cache: Tensor, rows: NativeRows, scale: float) -> Tensor:
     assert native_takes(query, key_cache, value_cache), "planned for float32 on CPU"
     tokens, heads, head_dim = query.shape
-    kv_heads = key_cache.shape[2]
-    out = torch.empty((tokens, heads * head_dim))
+    pages, page_size, kv_heads, _ = key_cache.shape
+    assert tokens == rows.tokens and page_size == rows.page_size, "planned for this batch and this cache"
+    assert key_cache.shape == value_cache.shape and key_cache.shape[3] == head_dim and heads % kv_heads == 0
+    out = torch.empty((tokens, heads * head_dim), dtype=torch.float32)
     native.attend(
         query.data_ptr(), key_cache.data_ptr(), value_cache.data_ptr(), rows.tables.data_ptr(), rows.rows.data_ptr(),
-        out.data_ptr(), rows.rows.shape[0], rows.tables.shape[1], rows.page_size, kv_heads, heads // kv_heads, head_dim,
-        rows.window, scale,
+        out.data_ptr(), rows.rows.shape[0], rows.tables.shape[1], pages, page_size, kv_heads, heads // kv_heads,
+        head_dim, rows.window, scale,
     )  # fmt: skip
     return out
 

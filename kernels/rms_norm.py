@@ -39,6 +39,7 @@ def add_rms_norm(x: Tensor, residual: Tensor, weight: Tensor, eps: float) -> Ten
 def _in_c(x: Tensor | None, residual: Tensor, weight: Tensor, eps: float) -> Tensor:
     out = torch.empty_like(residual)
     hidden = residual.shape[-1]
+    assert weight.shape == (hidden,) and (x is None or x.shape == residual.shape)
     native.add_rms_norm(
         0 if x is None else x.data_ptr(), residual.data_ptr(), weight.data_ptr(), out.data_ptr(),
         residual.numel() // hidden, hidden, eps,

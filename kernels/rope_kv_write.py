@@ -81,14 +81,21 @@ def _in_c(
     norms: HeadNorms | None,
 ) -> Tensor:  # fmt: skip
     tokens, total, head_dim = qkv.shape
-    query = torch.empty((tokens, heads, head_dim))
+    slots_there, kv_heads = pages.keys.shape[0] * pages.page_size, pages.keys.shape[2]
+    assert (
+        total == heads + 2 * kv_heads
+        and pages.keys.shape == pages.values.shape
+        and len(positions) == len(slots) == tokens
+    )
+    assert cos.shape == signed_sin.shape and cos.shape[-1] <= head_dim == pages.keys.shape[3]
+    query = torch.empty((tokens, heads, head_dim), dtype=torch.float32)
     query_norm, key_norm, eps = (
         (0, 0, 0.0) if norms is None else (norms.query.data_ptr(), norms.key.data_ptr(), norms.eps)
     )
     native.rope_kv_write(
         qkv.data_ptr(), cos.data_ptr(), signed_sin.data_ptr(), positions.data_ptr(), slots.data_ptr(), query.data_ptr(),
-        pages.keys.data_ptr(), pages.values.data_ptr(), query_norm, key_norm, tokens, heads, (total - heads) // 2,
-        head_dim, cos.shape[-1], eps,
+        pages.keys.data_ptr(), pages.values.data_ptr(), query_norm, key_norm, tokens, cos.shape[0], slots_there,
+        heads, kv_heads, head_dim, cos.shape[-1], eps,
     )  # fmt: skip
     return query
 

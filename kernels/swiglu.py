@@ -18,7 +18,7 @@ def swiglu(gate_up: Tensor) -> Tensor:
         return _launch(gate_up.contiguous())
     if native_takes(gate_up):
         tokens, width = gate_up.shape[0], gate_up.shape[1] // 2
-        out = torch.empty((tokens, width))
+        out = torch.empty((tokens, width), dtype=torch.float32)
         native.swiglu(gate_up.data_ptr(), out.data_ptr(), tokens, width)
         return out
     gate, up = gate_up.chunk(2, -1)

@@ -2,7 +2,8 @@
 
 The extension is built when the package is installed and there is a C compiler; without it, or with
 HEADWAY_NATIVE_KERNELS=0, every operation goes by its torch reference. The functions of `_native` take addresses: their
-callers, beside each operation's public function, see to types, shapes and contiguity.
+callers, beside each operation's public function, see to types, shapes and contiguity; pages, slots and positions are
+checked in C.
 """
 
 from __future__ import annotations

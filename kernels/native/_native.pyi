@@ -15,6 +15,7 @@ def attend(
     out: int,
     count: int,
     width: int,
+    pages: int,
     page_size: int,
     kv_heads: int,
     shared: int,
@@ -22,7 +23,9 @@ def attend(
     window: int,  # 0 for none
     scale: float,
     /,
-) -> None: ...
+) -> None:
+    """Raises IndexError for a page that is not in the cache, MemoryError."""
+
 def add_rms_norm(x: int, residual: int, weight: int, out: int, rows: int, size: int, eps: float, /) -> None: ...
 def swiglu(gate_up: int, out: int, rows: int, width: int, /) -> None: ...
 def rope_kv_write(
@@ -37,10 +40,13 @@ def rope_kv_write(
     query_norm: int,  # 0 for no norms
     key_norm: int,
     tokens: int,
+    turns: int,  # positions of the tables
+    places: int,  # slots of the cache
     heads: int,
     kv_heads: int,
     head_dim: int,
     dims: int,
     eps: float,
     /,
-) -> None: ...
+) -> None:
+    """Raises IndexError for a position or slot that is none, before anything is written."""

@@ -12,7 +12,7 @@ typedef struct {
     const int32_t *tables; /* [rows, width], pages */
     const int32_t *rows;   /* [rows, 3]: first token, queries, context */
     float *out;            /* [tokens, kv_heads * shared, head_dim] */
-    size_t count, width, page_size, kv_heads, shared, head_dim, window;
+    size_t count, width, pages, page_size, kv_heads, shared, head_dim, window;
     float scale;
 } Attention;
 
@@ -25,7 +25,7 @@ typedef struct {
     float *keys, *values;     /* [slots, kv_heads, head_dim] */
     const float *query_norm, *key_norm; /* [head_dim], NULL for no norms */
     float eps;
-    size_t tokens, heads, kv_heads, head_dim, dims;
+    size_t tokens, turns, places, heads, kv_heads, head_dim, dims; /* turns: of the tables; places: the cache's slots */
 } Rope;
 
 typedef struct {

@@ -1,10 +1,12 @@
-/* headway.kernels.native._native: the operations on CPU tensors, by address. Its callers check what they give.
+/* headway.kernels.native._native: the operations on CPU tensors, by address. Its callers check types, shapes and
+ * contiguity; pages, slots and positions are checked here.
  *
  * Every operation is compiled for each instruction set below, and the best one that the processor has is taken when the
  * module is loaded: one file serves all machines of an architecture. */
 #define PY_SSIZE_T_CLEAN
 #define Py_LIMITED_API 0x030B0000
 #include <Python.h>
+#include <pthread.h>
 #include <stdlib.h>
 
 #include "kernels.h"
@@ -77,26 +79,56 @@ static PyObject *use(PyObject *self, PyObject *args) {
     return NULL;
 }
 
-/* Memory that a thread keeps for its next call. */
-static _Thread_local void *kept;
-static _Thread_local size_t kept_bytes;
+#define ALIGNMENT 64
+#define LITTLE (1 << 15) /* elements: some ten microseconds, for which other threads can wait */
 
-static void *scratch(size_t bytes) {
-    if (bytes > kept_bytes) {
-        free(kept);
-        kept = NULL;
-        kept_bytes = 0;
-        if (posix_memalign(&kept, 64, bytes * 2) != 0) return NULL;
-        kept_bytes = bytes * 2;
+/* Memory that a thread keeps for its next call, and gives back when it ends. Its first word is how much there is. */
+static pthread_key_t kept;
+
+static char *scratch(size_t bytes) {
+    size_t *have = pthread_getspecific(kept);
+    if (have == NULL || *have < bytes) {
+        void *made;
+        free(have);
+        pthread_setspecific(kept, NULL);
+        if (posix_memalign(&made, ALIGNMENT, ALIGNMENT + 2 * bytes) != 0) return NULL;
+        if (pthread_setspecific(kept, made) != 0) {
+            free(made);
+            return NULL;
+        }
+        have = made;
+        *have = 2 * bytes;
     }
-    return kept;
+    return (char *)have + ALIGNMENT;
+}
+
+/* Lets other threads of Python run during a long operation: `lock` is given what this returned. */
+static PyThreadState *unlock(size_t elements) { return elements > LITTLE ? PyEval_SaveThread() : NULL; }
+
+static void lock(PyThreadState *state) {
+    if (state != NULL) PyEval_RestoreThread(state);
+}
+
+/* Whether every page that the row's queries see lies in the cache: a wrong table is an error, as in torch, no wild read. */
+static int has_pages(const Attention *a, size_t row) {
+    const int32_t *described = a->rows + 3 * row, *table = a->tables + row * a->width;
+    const size_t queries = described[1], context = described[2];
+    if (queries == 0) return 1;
+    const size_t hidden = a->window + queries - 1;
+    const size_t first = a->window && context > hidden ? context - hidden : 0;
+    int32_t least = 0, most = 0;
+    for (size_t page = first / a->page_size; page * a->page_size < context; page++) {
+        least = table[page] < least ? table[page] : least;
+        most = table[page] > most ? table[page] : most;
+    }
+    return least >= 0 && (size_t)most < a->pages;
 }
 
 static PyObject *attend(PyObject *self, PyObject *args) {
     Attention a;
     unsigned long long query, keys, values, tables, rows, out;
-    if (!PyArg_ParseTuple(args, "KKKKKKnnnnnnnf:attend", &query, &keys, &values, &tables, &rows, &out, &a.count,
-                          &a.width, &a.page_size, &a.kv_heads, &a.shared, &a.head_dim, &a.window, &a.scale))
+    if (!PyArg_ParseTuple(args, "KKKKKKnnnnnnnnf:attend", &query, &keys, &values, &tables, &rows, &out, &a.count,
+                          &a.width, &a.pages, &a.page_size, &a.kv_heads, &a.shared, &a.head_dim, &a.window, &a.scale))
         return NULL;
     a.query = (const float *)query;
     a.keys = (const float *)keys;
@@ -108,12 +140,14 @@ static PyObject *attend(PyObject *self, PyObject *args) {
     for (size_t row = 0; row < a.count; row++) {
         const size_t context = a.rows[3 * row + 2];
         longest = context > longest ? context : longest;
+        if (!has_pages(&a, row)) return PyErr_Format(PyExc_IndexError, "row %zu: a page that is not in the cache", row);
     }
     longest += 2 * LANES;
     char *memory = scratch(longest * (sizeof(size_t) + BLOCK_LANES * sizeof(float)));
     if (memory == NULL) return PyErr_NoMemory();
+    const Kernels chosen = kernels;
     Py_BEGIN_ALLOW_THREADS
-    kernels.attend(&a, (float *)memory, (size_t *)(memory + longest * BLOCK_LANES * sizeof(float)));
+    chosen.attend(&a, (float *)memory, (size_t *)(memory + longest * BLOCK_LANES * sizeof(float)));
     Py_END_ALLOW_THREADS
     Py_RETURN_NONE;
 }
@@ -123,7 +157,10 @@ static PyObject *add_rms_norm(PyObject *self, PyObject *args) {
     Py_ssize_t rows, size;
     float eps;
     if (!PyArg_ParseTuple(args, "KKKKnnf:add_rms_norm", &x, &residual, &weight, &out, &rows, &size, &eps)) return NULL;
-    kernels.add_rms_norm((const float *)x, (float *)residual, (const float *)weight, (float *)out, rows, size, eps);
+    const Kernels chosen = kernels;
+    PyThreadState *state = unlock((size_t)rows * size);
+    chosen.add_rms_norm((const float *)x, (float *)residual, (const float *)weight, (float *)out, rows, size, eps);
+    lock(state);
     Py_RETURN_NONE;
 }
 
@@ -131,15 +168,19 @@ static PyObject *swiglu(PyObject *self, PyObject *args) {
     unsigned long long gate_up, out;
     Py_ssize_t rows, width;
     if (!PyArg_ParseTuple(args, "KKnn:swiglu", &gate_up, &out, &rows, &width)) return NULL;
-    kernels.swiglu((const float *)gate_up, (float *)out, rows, width);
+    const Kernels chosen = kernels;
+    PyThreadState *state = unlock((size_t)rows * width);
+    chosen.swiglu((const float *)gate_up, (float *)out, rows, width);
+    lock(state);
     Py_RETURN_NONE;
 }
 
 static PyObject *rope_kv_write(PyObject *self, PyObject *args) {
     Rope r;
     unsigned long long qkv, cos, sin, positions, slots, query, keys, values, query_norm, key_norm;
-    if (!PyArg_ParseTuple(args, "KKKKKKKKKKnnnnnf:rope_kv_write", &qkv, &cos, &sin, &positions, &slots, &query, &keys,
-                          &values, &query_norm, &key_norm, &r.tokens, &r.heads, &r.kv_heads, &r.head_dim, &r.dims, &r.eps))
+    if (!PyArg_ParseTuple(args, "KKKKKKKKKKnnnnnnnf:rope_kv_write", &qkv, &cos, &sin, &positions, &slots, &query, &keys,
+                          &values, &query_norm, &key_norm, &r.tokens, &r.turns, &r.places, &r.heads, &r.kv_heads,
+                          &r.head_dim, &r.dims, &r.eps))
         return NULL;
     r.qkv = (const float *)qkv;
     r.cos = (const float *)cos;
@@ -151,7 +192,16 @@ static PyObject *rope_kv_write(PyObject *self, PyObject *args) {
     r.values = (float *)values;
     r.query_norm = (const float *)query_norm;
     r.key_norm = (const float *)key_norm;
-    kernels.rope_kv_write(&r);
+    for (size_t token = 0; token < r.tokens; token++) {
+        const uint64_t position = r.positions[token], slot = r.slots[token]; /* below zero: far above */
+        if (position >= r.turns || slot >= r.places)
+            return PyErr_Format(PyExc_IndexError, "token %zu: position %lld of %zu, slot %lld of %zu", token,
+                                (long long)r.positions[token], r.turns, (long long)r.slots[token], r.places);
+    }
+    const Kernels chosen = kernels;
+    PyThreadState *state = unlock(r.tokens * (r.heads + 2 * r.kv_heads) * r.head_dim);
+    chosen.rope_kv_write(&r);
+    lock(state);
     Py_RETURN_NONE;
 }
 
@@ -166,6 +216,7 @@ static PyMethodDef methods[] = {{"instruction_sets", instruction_sets, METH_NOAR
 static struct PyModuleDef definition = {PyModuleDef_HEAD_INIT, "_native", NULL, -1, methods};
 
 PyMODINIT_FUNC PyInit__native(void) {
+    if (pthread_key_create(&kept, free) != 0) return PyErr_NoMemory();
     find_sets();
     return PyModule_Create(&definition);
 }

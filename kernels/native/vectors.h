@@ -80,12 +80,12 @@ INLINE float largest(vec x) {
     return best;
 }
 
-/* e^x to about two units in the last place; 0 below -87, and not beyond e^88. The range is reduced to
+/* e^x to about two units in the last place; 0 below -87, infinite above 88. The range is reduced to
  * [-ln 2 / 2, ln 2 / 2] (Cody and Waite), where a polynomial does (coefficients of Cephes' expf). */
 INLINE vec exponential(vec x) {
     const ivec gone = x < all(-87.0f);
     x = pick(gone, all(0.0f), x);
-    x = pick(x > all(88.0f), all(88.0f), x);
+    x = pick(x > all(88.0f), all(89.0f), x); /* whose power of two is infinite */
     const vec shifted = x * all(1.44269504088896341f) + all(12582912.0f); /* 1.5 * 2^23: the last bits are an integer */
     const vec n = shifted - all(12582912.0f);
     const vec r = x - n * all(0.693359375f) - n * all(-2.12194440e-4f);

@@ -40,6 +40,8 @@ def test_it_holds_what_the_tree_serves_with_and_no_tests(wheel: Path) -> None:
     assert "headway/controller/dashboard/static/index.html" in names
     assert "headway/proto/headway/v1/inference.proto" in names
     assert "headway/py.typed" in names
+    assert "headway/kernels/native/_native.pyi" in names
+    assert "headway/kernels/native/_native.abi3.so" in names or shutil.which("gcc") is None
     assert not [name for name in names if name.startswith(("headway/tests", "headway/benchmarks", "headway/tools"))]
 
 

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from headway.kernels.native import AVAILABLE, native
-from headway.kernels.paged_attention import attention_reference, paged_attention, plan_attention
+from headway.kernels.paged_attention import AttentionBatch, attention_reference, paged_attention, plan_attention
 from headway.kernels.rms_norm import add_rms_norm, rms_norm_reference
 from headway.kernels.rope_kv_write import HeadNorms, KvPages, rope_kv_write, rope_kv_write_reference
 from headway.kernels.rotary import rotary_tables
@@ -16,7 +20,7 @@ from headway.kernels.swiglu import swiglu
 
 CPU = torch.device("cpu")
 
-pytestmark = pytest.mark.skipif(not AVAILABLE, reason="built without a C compiler")
+pytestmark = pytest.mark.skipif(not AVAILABLE, reason="not built, or turned off")
 
 
 @pytest.fixture(params=native.instruction_sets() if AVAILABLE else [])
@@ -38,7 +42,7 @@ def test_elementwise(instructions: str, size: int) -> None:
     torch.testing.assert_close(add_rms_norm(x, residual, weight, 1e-5), rms_norm_reference(total, weight, 1e-5))
     assert torch.equal(residual, total)
     gate, up = torch.randn(4, size) * 40, torch.randn(4, size)
-    gate[0, 0], gate[1, 0], gate[2, 0] = 200, -200, torch.nan
+    gate[0, 0], gate[1, 0], gate[2, 0], gate[3, 0] = 200, -200, torch.nan, -3e38
     found = swiglu(torch.cat((gate, up), -1))
     torch.testing.assert_close(found, gate * torch.sigmoid(gate) * up, rtol=1e-6, atol=1e-6, equal_nan=True)
 
@@ -75,3 +79,113 @@ def test_a_key_that_is_not_a_number_shows(instructions: str) -> None:
     query, keys, values = torch.randn(20, 2, 16), torch.randn(2, 16, 1, 16), torch.randn(2, 16, 1, 16)
     keys[0, 9] = torch.nan
     assert attend(query, keys, values, 1).isnan().all()
+
+
+@st.composite
+def batches(draw: st.DrawFn) -> tuple[list[tuple[int, int]], int, int, int, int, int | None]:
+    """(context, queries) of each row, page size, head_dim, KV heads, heads that share one, window."""
+    contexts = draw(st.lists(st.integers(1, 70), max_size=4))
+    rows = [(context, draw(st.integers(0, context))) for context in contexts]
+    shared = draw(st.sampled_from([1, 2, 3, 4, 5, 7, 8, 16, 17, 33]))
+    window = draw(st.none() | st.integers(1, 80))
+    page_size, head_dim = draw(st.sampled_from([1, 3, 8, 16, 64])), 16 * draw(st.sampled_from([1, 3, 4, 5, 16]))
+    return rows, page_size, head_dim, draw(st.integers(1, 3)), shared, window
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(batch=batches(), seed=st.integers(0, 2**31))
+def test_any_batch(
+    instructions: str, batch: tuple[list[tuple[int, int]], int, int, int, int, int | None], seed: int
+) -> None:
+    """Against the definition; all that no query of a row sees is poison: other slots, tokens before the first window,
+    and the table's entries past the context."""
+    described, page_size, head_dim, kv_heads, shared, window = batch
+    random = torch.Generator().manual_seed(seed)
+    pages = [-(-context // page_size) for context, _ in described]
+    order = torch.randperm(sum(pages) + 1, generator=random, dtype=torch.int32)
+    tables = torch.full((len(described), max(pages, default=0) + 1), 2**31 - 1, dtype=torch.int32)
+    keys, values = torch.full((2, sum(pages) + 1, page_size, kv_heads, head_dim), torch.nan).unbind()
+    query = torch.randn(sum(count for _, count in described), kv_heads * shared, head_dim, generator=random)
+    expected, token = [], 0
+    for row, (context, count) in enumerate(described):
+        tables[row, : pages[row]], order = order[: pages[row]], order[pages[row] :]
+        key, value = torch.randn(2, context, kv_heads, head_dim, generator=random).unbind()
+        asked, token = query[token : token + count], token + count
+        expected.append(attention_reference(asked, key, value, 0.2, window))
+        seen = range(max(0, context - count + 1 - (window or context)), context)
+        for at in seen:
+            page, offset = int(tables[row, at // page_size]), at % page_size
+            keys[page, offset], values[page, offset] = key[at], value[at]
+    counts, lengths = [count for _, count in described], [context for context, _ in described]
+    plan = plan_attention(counts, lengths, tables, page_size, device=CPU, dtype=torch.float32, window=window)
+    found = paged_attention(query, keys, values, plan, 0.2)
+    wanted = torch.cat(expected) if expected else found.double()
+    torch.testing.assert_close(found.double(), wanted, atol=1e-5, rtol=1e-5)
+
+
+def test_a_cache_of_more_than_two_to_the_31_elements(instructions: str, tmp_path: Path) -> None:
+    """In a file with holes: only what is touched takes room."""
+    pages, page_size, kv_heads, head_dim = 2**20 + 1, 16, 2, 64
+    size = pages * page_size * kv_heads * head_dim
+    cache = torch.from_file(str(tmp_path / "cache"), shared=True, size=size).view(pages, page_size, kv_heads, head_dim)
+    cos, sin = torch.ones(17, 64), torch.zeros(17, 64)
+    qkv, slots = torch.randn(1, 6, 64), torch.tensor([pages * page_size - 1])
+    asked = rope_kv_write(qkv, cos, sin, torch.tensor([15]), slots, KvPages(cache, cache), 2)
+    assert torch.equal(cache[-1, -1], qkv[0, 4:])
+    cache[-1, :15] = torch.randn(15, 2, 64)
+    table = torch.tensor([[pages - 1]], dtype=torch.int32)
+    plan = plan_attention([1], [16], table, page_size, device=CPU, dtype=torch.float32)
+    found = paged_attention(asked, cache, cache, plan, 0.1)
+    torch.testing.assert_close(found, attention_reference(asked, cache[-1], cache[-1], 0.1).float())
+
+
+def test_what_lies_outside_is_an_error_and_no_wild_read(instructions: str) -> None:
+    query, (keys, values) = torch.randn(20, 2, 16), torch.randn(2, 2, 16, 1, 16).unbind()
+
+    def plan(table: list[int], count: int = 1, window: int | None = None) -> AttentionBatch:
+        tables = torch.tensor([table], dtype=torch.int32)
+        return plan_attention([count], [20], tables, 16, device=CPU, dtype=torch.float32, window=window)
+
+    for table in ([0, 2], [-1, 0], [2**31 - 1, 0]):
+        with pytest.raises(IndexError, match="not in the cache"):
+            paged_attention(query[:1], keys, values, plan(table), 0.3)
+    assert paged_attention(query[:1], keys, values, plan([7, 0], window=4), 0.3).isfinite().all()
+    with pytest.raises(AssertionError, match="planned for this batch"):
+        paged_attention(query[:1], keys, values, plan([0, 1], count=20), 0.3)
+    with pytest.raises(AssertionError):
+        add_rms_norm(query[0], query[1], torch.rand(17), 1e-6)
+
+    tables, pages = rotary_tables(torch.rand(8), 50, torch.float32), KvPages(keys, values)
+    for position, slot in ((50, 0), (-1, 0), (0, 32), (0, -1)):
+        with pytest.raises(IndexError, match=f"position {position} of 50, slot {slot} of 32"):
+            rope_kv_write(torch.randn(1, 4, 16), *tables, torch.tensor([position]), torch.tensor([slot]), pages, 2)
+
+
+def test_results_are_float32_whatever_torchs_default_is(instructions: str) -> None:
+    query, (keys, values) = torch.randn(90, 2, 16), torch.randn(2, 6, 16, 1, 16).unbind()
+    cos, sin = rotary_tables(torch.rand(8), 90, torch.float32)
+    before, places = torch.get_default_dtype(), torch.arange(90)
+    torch.set_default_dtype(torch.float64)
+    try:
+        turned = rope_kv_write(torch.randn(90, 4, 16).float(), cos, sin, places, places, KvPages(keys, values), 2)
+        found = attend(query, keys, values, 90), turned, swiglu(query.view(90, 32))
+    finally:
+        torch.set_default_dtype(before)
+    assert [x.dtype for x in found] == [torch.float32] * 3
+
+
+def test_threads_do_not_share_scratch_memory(instructions: str) -> None:
+    """Contexts of other lengths in each thread, as of several engines in one process."""
+    inputs = [(torch.randn(n, 2, 16), *torch.randn(2, -(-n // 16), 16, 1, 16).unbind()) for n in (500, 1100, 2300)]
+    expected = [attend(*given, 9) for given in inputs]
+    found: list[list[torch.Tensor]] = [[] for _ in inputs]
+    workers = [
+        threading.Thread(target=lambda i=i: found[i].extend(attend(*inputs[i], 9) for _ in range(60)))
+        for i in range(len(inputs))
+    ]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    for answers, answer in zip(found, expected, strict=True):
+        assert len(answers) == 60 and all(torch.equal(answer, other) for other in answers)

@@ -169,3 +169,13 @@ def test_a_rows_bits_do_not_depend_on_its_neighbours(
 def test_any_mix_of_rows_on_cuda() -> None:
     rows = [(1, 1), (17, 1), (300, 1), (64, 1), (33, 33), (70, 5)]
     Case(rows, 16, 2, 4, 64, torch.device("cuda")).check(tolerance=1e-3)
+
+
+def test_contexts_beyond_their_table_are_refused() -> None:
+    table, what = torch.zeros((1, 2), dtype=torch.int32), {"device": torch.device("cpu"), "dtype": torch.float32}
+    with pytest.raises(ValueError, match="33 tokens in a block table of 2 pages of 16"):
+        plan_attention([1], [33], table, 16, **what)
+    with pytest.raises(ValueError, match="queries have to be among"):
+        plan_attention([3], [2], table, 16, **what)
+    with pytest.raises(ValueError, match="2 query counts, 2 contexts and 1 block tables"):
+        plan_attention([1, 1], [2, 2], table, 16, **what)
