@@ -10,7 +10,9 @@ found = find_packages(include=[pattern for name in FOLDERS for pattern in (name,
 native = Extension(
     "headway.kernels.native._native",
     [f"{NATIVE}/module.c"],
-    depends=[f"{NATIVE}/{name}" for name in ("kernels.h", "vectors.h", "attention.inc", "elementwise.inc")],
+    depends=[
+        f"{NATIVE}/{name}" for name in ("kernels.h", "vectors.h", "vectors.inc", "attention.inc", "elementwise.inc")
+    ],
     extra_compile_args=["-O3", "-fno-math-errno", "-Wno-psabi"],
     py_limited_api=True,
     optional=True,

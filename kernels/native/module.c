@@ -15,12 +15,14 @@
 #if defined(__x86_64__)
 #define TARGET __attribute__((target("avx512f,avx512bw,avx512dq,avx512vl,avx2,fma")))
 #define NAME(name) name##_avx512
+#include "vectors.inc"
 #include "attention.inc"
 #include "elementwise.inc"
 #undef TARGET
 #undef NAME
 #define TARGET __attribute__((target("avx2,fma")))
 #define NAME(name) name##_avx2
+#include "vectors.inc"
 #include "attention.inc"
 #include "elementwise.inc"
 #undef TARGET
@@ -28,6 +30,7 @@
 #endif
 #define TARGET
 #define NAME(name) name##_plain
+#include "vectors.inc"
 #include "attention.inc"
 #include "elementwise.inc"
 
