@@ -39,8 +39,16 @@ TOTALS: tuple[tuple[str, str, Callable[[engine_pb2.LoadTotals], float]], ...] = 
     ("headway_replica_output_tokens", "Output tokens.", lambda totals: totals.output_tokens),
     ("headway_replica_preemptions", "Requests preempted.", lambda totals: totals.preemptions),
     ("headway_replica_cached_tokens", "Prompt tokens found in any cache.", lambda totals: totals.cached_tokens),
-    ("headway_replica_host_cached_tokens", "Of these, from host memory.", lambda totals: totals.host_cached_tokens),
-    ("headway_replica_disk_cached_tokens", "Of these, from disk.", lambda totals: totals.disk_cached_tokens),
+    (
+        "headway_replica_host_cached_tokens",
+        "Tokens whose KV came back from host memory.",
+        lambda totals: totals.host_cached_tokens,
+    ),
+    (
+        "headway_replica_disk_cached_tokens",
+        "Tokens whose KV came back from disk.",
+        lambda totals: totals.disk_cached_tokens,
+    ),
     ("headway_replica_spilled_pages", "KV pages copied to host memory.", lambda totals: totals.spilled_pages),
     ("headway_replica_fetched_pages", "KV pages copied back to the device.", lambda totals: totals.fetched_pages),
     ("headway_replica_disk_written_pages", "KV pages written to disk.", lambda totals: totals.disk_written_pages),

@@ -12,7 +12,9 @@ class EngineSpec(msgspec.Struct, frozen=True, kw_only=True):
     """Limits of one replica's engine. Zero means: choose from the model and the memory at hand.
 
     `max_adapters` LoRA adapters of rank `max_lora_rank` at most lie in device memory at once, more of them in the
-    host's; with 0 of them there are none.
+    host's; with 0 of them there are none. `host_pages` pages of KV that give way on the device are kept in host memory;
+    -1 is none on CPU, and on CUDA what memory allows (worker/tiers/sizes.py). With a directory `kv_disk` a further
+    `disk_pages` are kept in a file there, one a rank.
     """
 
     page_size: int = DEFAULT_PAGE_SIZE
@@ -24,6 +26,9 @@ class EngineSpec(msgspec.Struct, frozen=True, kw_only=True):
     step_timeout_s: float = 30.0
     max_adapters: int = 8
     max_lora_rank: int = 16
+    host_pages: int = -1
+    disk_pages: int = 0
+    kv_disk: str = ""
 
 
 class GroupSpec(msgspec.Struct, frozen=True, kw_only=True):
@@ -70,9 +75,15 @@ class GroupSpec(msgspec.Struct, frozen=True, kw_only=True):
                 raise ConfigError(f"{name} must be at least 1, got {getattr(engine, name)}")
         if not 0 < engine.step_timeout_s < float("inf"):
             raise ConfigError(f"step_timeout must be above 0 seconds, got {engine.step_timeout_s:g}")
-        for name in ("total_pages", "max_context_tokens", "max_adapters"):
+        for name in ("total_pages", "max_context_tokens", "max_adapters", "disk_pages"):
             if getattr(engine, name) < 0:
                 raise ConfigError(f"{name} must be at least 0, got {getattr(engine, name)}")
+        if engine.host_pages < -1:
+            raise ConfigError(f"host_pages must be at least 0, or -1 to choose, got {engine.host_pages}")
+        if engine.disk_pages and not engine.kv_disk:
+            raise ConfigError(f"disk_pages = {engine.disk_pages} needs kv_disk, the directory to keep them in")
+        if engine.kv_disk and (engine.host_pages == 0 or (engine.host_pages < 0 and self.device == "cpu")):
+            raise ConfigError("kv_disk needs host_pages above 0: pages reach the disk by way of host memory")
         if engine.token_budget < engine.max_sequences:
             raise ConfigError(
                 f"token_budget ({engine.token_budget}) must be at least max_sequences ({engine.max_sequences}): "

@@ -45,6 +45,11 @@ def parse(argv: list[str] | None = None) -> GroupSpec:
     parser.add_argument("--step-timeout", type=float, default=engine.step_timeout_s, metavar="SECONDS")
     parser.add_argument("--max-adapters", type=int, default=engine.max_adapters, help="LoRA adapters on the device")
     parser.add_argument("--max-lora-rank", type=int, default=engine.max_lora_rank, help="highest rank of an adapter")
+    parser.add_argument("--host-pages", type=int, default=engine.host_pages, help="pages in host memory; -1: chosen")
+    parser.add_argument(
+        "--disk-pages", type=int, default=engine.disk_pages, help="pages on disk; 0: what it has room for"
+    )
+    parser.add_argument("--kv-disk", default=engine.kv_disk, metavar="DIR", help="keep pages in a file there, too")
     args = parser.parse_args(argv)
     path = DEMO if args.model == "demo" else Path(args.model)
     if not path.is_dir():
@@ -72,5 +77,8 @@ def parse(argv: list[str] | None = None) -> GroupSpec:
             step_timeout_s=args.step_timeout,
             max_adapters=args.max_adapters,
             max_lora_rank=args.max_lora_rank,
+            host_pages=args.host_pages,
+            disk_pages=args.disk_pages,
+            kv_disk=args.kv_disk,
         ),
     )

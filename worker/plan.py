@@ -57,8 +57,22 @@ class RowWork(msgspec.Struct, frozen=True, array_like=True):
     new_pages: list[int]
 
 
+class PageMoves(msgspec.Struct, frozen=True, array_like=True):
+    """Copies of whole pages, all layers of the rank, between its device, its host tier's slots and its disk tier's.
+
+    `spills` holds (page, host slot): device to host, all of them first. Then `fetches`, (host slot, page): host to
+    device. Pages and slots differ within each list; a page or slot may be in both. Then `disk` jobs begin, behind this
+    and later steps, one after the other: (write, host slot, disk slot), host to disk where `write` is set, else disk to
+    host. Until every rank has finished a job no move writes its host slot, nor reads it if the job does not write.
+    """
+
+    spills: list[tuple[int, int]] = []
+    fetches: list[tuple[int, int]] = []
+    disk: list[tuple[bool, int, int]] = []
+
+
 class StepPlan(msgspec.Struct, frozen=True, array_like=True):
-    """One step. Applied in this order: `adapters`, `freed`, `added`, `appended` tokens, then `work`.
+    """One step. Applied in this order: `moves`, `adapters`, `freed`, `added`, `appended` tokens, then `work`.
 
     `adapters` holds (slot, number) pairs: copy the adapter that was read under this number into the slot; with slot
     FORGET, drop what was read. No row of the slot's last adapter has work in this step or later.
@@ -75,6 +89,7 @@ class StepPlan(msgspec.Struct, frozen=True, array_like=True):
     shutdown: bool = False
     masks: list[tuple[int, bytes]] = []
     adapters: list[tuple[int, int]] = []
+    moves: PageMoves | None = None
 
     @property
     def total_tokens(self) -> int:

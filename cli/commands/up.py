@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -29,6 +30,9 @@ IgnoreRemoteCode = Annotated[
 Port = Annotated[int, typer.Option(help="HTTP; the next three are gRPC, admin HTTP and admin gRPC. 0: any free ones.")]
 Detach = Annotated[bool, typer.Option("--detach", "-d", help="Return when the cluster is ready; it goes on.")]
 Limit = Annotated[int | None, typer.Option(help="Engine limit. Default: chosen for the model.", show_default=False)]
+KvDisk = Annotated[
+    Path | None, typer.Option(help="Directory in which KV that gives way is kept, too.", show_default=False)
+]
 StepTimeout = Annotated[
     float | None, typer.Option(help="Seconds without progress after which a group is restarted.", show_default=False)
 ]
@@ -58,6 +62,9 @@ def up(
     max_waiting: Limit = None,
     max_adapters: Limit = None,
     max_lora_rank: Limit = None,
+    host_pages: Limit = None,
+    disk_pages: Limit = None,
+    kv_disk: KvDisk = None,
     step_timeout: StepTimeout = None,
 ) -> None:
     """Stays until Ctrl-C, which stops everything; or returns when the cluster is ready, with `--detach`."""
@@ -73,6 +80,9 @@ def up(
         "--max-waiting": max_waiting,
         "--max-adapters": max_adapters,
         "--max-lora-rank": max_lora_rank,
+        "--host-pages": host_pages,
+        "--disk-pages": disk_pages,
+        "--kv-disk": None if kv_disk is None else kv_disk.resolve(),
         "--step-timeout": step_timeout,
     }
     wanted = resolve(

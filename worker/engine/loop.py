@@ -13,6 +13,7 @@ from ...core.errors import AlreadyExists, HeadwayError, Unavailable
 from ...proto.headway.v1.sampling_pb2 import FINISH_REASON_ABORTED
 from ..plan import StepPlan, StepResult
 from ..scheduler import Outcome, Request, Scheduler
+from ..tiers import TierFigures
 from .commands import Abort, Accept, Command, Compiled, Fail, Forget, Leave, Refuse, Stop, Submit
 from .deadlines import Deadlines
 from .meter import Meter
@@ -103,6 +104,8 @@ class Engine:
             preemptions=scheduler.preemptions,
             step_seconds=meter.step_seconds,
             model_seconds=meter.model_seconds,
+            page_size=scheduler.pool.page_size,
+            tiers=scheduler.pool.tiers.figures() if scheduler.pool.tiers is not None else TierFigures(),
             **self._totals,
         )
 

@@ -8,6 +8,7 @@ from ...core.errors import HeadwayError
 from ...proto.headway.v1.sampling_pb2 import FinishReason
 from ..pages import KvChange
 from ..plan import PlaceLogprobs
+from ..tiers import TierFigures
 
 
 class Output(NamedTuple):
@@ -53,6 +54,8 @@ class Figures(NamedTuple):
     aborts: int = 0
     step_seconds: float = 0.0
     model_seconds: float = 0.0
+    page_size: int = 0
+    tiers: TierFigures = TierFigures()
 
 
 class StepReport(NamedTuple):

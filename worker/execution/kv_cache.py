@@ -25,7 +25,7 @@ def allocate_cache(
     """Keys and values of each layer, zeroed, [pages, page_size, kv_heads, head_dim]. Raises ConfigError when memory
     does not hold them."""
     shape = (pages, page_size, split.kv_heads.size, config.head_dim)
-    zeros = _untouched if device.type == "cpu" else torch.zeros
+    zeros = untouched if device.type == "cpu" else torch.zeros
     try:
         _check_memory(2 * split.layers.size * math.prod(shape) * dtype.itemsize, device)
         return [
@@ -43,7 +43,7 @@ def _check_memory(needed: int, device: torch.device) -> None:
         raise MemoryError(f"{needed} bytes, and it has {total}")
 
 
-def _untouched(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> torch.Tensor:
+def untouched(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> torch.Tensor:
     """Zeros that take memory only where they are written: torch.zeros writes every byte, so that an idle replica would
     hold its whole cache."""
     flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS

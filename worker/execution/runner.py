@@ -19,6 +19,9 @@ from ..model.registry import load_model, read_config
 from ..parallel.communicator import Communicator
 from ..plan import RowWork, StepPlan, StepResult
 from ..sampling.sampler import Sampler
+from ..tiers.counts import PageCounts
+from ..tiers.rank import RankTiers
+from ..tiers.sizes import tier_pages
 from .batch import build_inputs
 from .kv_cache import allocate_cache
 from .memory import suggested_pages
@@ -60,6 +63,7 @@ class Runner:
         self.sampler = Sampler(self.config.vocab_size, self.device) if comm.place.is_sampler else None
         self.pooler = Pooler()
         self.total_pages = 0
+        self.tiers: RankTiers | None = None
         self._scoring = Scoring()
         split = self.model.split
         self._queries_a_tile = tile_queries(split.heads.size, split.kv_heads.size, self.config.head_dim)
@@ -73,18 +77,38 @@ class Runner:
             self.info.kv_bytes_per_page, self.info.max_context_tokens, engine, self.spec.world_size, self.device
         )
 
-    def allocate(self, total_pages: int) -> None:
-        """Makes the KV cache. Raises ConfigError when it does not fit."""
+    def room(self) -> PageCounts:
+        """Pages on the device and in each tier that this rank has room for. Raises ConfigError."""
+        pages, size = self.suggested_pages(), self.info.kv_bytes_per_page
+        return tier_pages(pages, size, self.spec.engine, self.spec.world_size, self.device)
+
+    def allocate(
+        self,
+        total_pages: int,
+        host_pages: int = 0,
+        disk_pages: int = 0,
+        report: Callable[[int], None] = lambda word: None,
+    ) -> None:
+        """Makes the KV cache and the tiers below it, whose disk tells `report` how far it is (tiers/disk.py). Raises
+        ConfigError when they do not fit."""
         with torch.inference_mode():
             self._caches = allocate_cache(
                 self.config, self.model.split, total_pages, self.spec.engine.page_size, self.dtype, self.device
             )
+            if host_pages:
+                caches = [tensor for layer in self._caches for tensor in layer]
+                counts = PageCounts(total_pages, host_pages, disk_pages)
+                self.tiers = RankTiers(caches, counts, self.spec.engine.kv_disk, report)
         self.rows = Rows(self.spec.engine.page_size, total_pages, self.config.vocab_size)
         self.total_pages = total_pages
 
     def step(self, plan: StepPlan) -> StepResult | None:
         """Applies one plan. The sampling rank returns the result, the others None. Raises PlanError for a plan that
         contradicts the batch, RankLost when another rank does not take part."""
+        if plan.moves is not None:
+            assert self.tiers is not None, "without tiers no plan has moves"
+            with torch.inference_mode():
+                self.tiers.apply(plan.moves)
         self.adapters.apply(plan.adapters)
         self.rows.apply(plan)
         self._scoring.apply(plan)
@@ -138,6 +162,8 @@ class Runner:
 
     def close(self) -> None:
         """Lets go of the cache and leaves the group."""
+        if self.tiers is not None:
+            self.tiers.close()
         self._caches = []
         self.comm.close()
 

@@ -12,6 +12,8 @@ import struct
 
 import msgspec
 
+from ..tiers.counts import PageCounts
+
 MAX_MESSAGE = 64 * 1024
 
 
@@ -30,15 +32,15 @@ class Progress(msgspec.Struct, frozen=True, tag=True):
 
 
 class Loaded(msgspec.Struct, frozen=True, tag=True):
-    """Rank to leader: the model is there, and memory for this many pages."""
+    """Rank to leader: the model is there, and room for this many pages."""
 
-    suggested_pages: int
+    room: PageCounts
 
 
 class Allocate(msgspec.Struct, frozen=True, tag=True):
     """Leader to rank: make this many pages."""
 
-    total_pages: int
+    pages: PageCounts
 
 
 class Allocated(msgspec.Struct, frozen=True, tag=True):

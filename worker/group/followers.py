@@ -18,6 +18,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from ...core.specs import GroupSpec
+from ..tiers.counts import PageCounts
 from . import control
 from .errors import GroupFailed
 from .launcher import RankLauncher
@@ -87,16 +88,16 @@ class Followers:
         """Mean share of the weights that the followers have loaded; 1 without followers."""
         return sum(member.loaded for member in self.members) / len(self.members) if self.members else 1.0
 
-    def wait_loaded(self) -> list[int]:
-        """The pages that each rank has memory for, once all have loaded. Raises GroupFailed."""
-        self._wait(lambda: all(member.suggested_pages is not None for member in self.members))
-        return [member.suggested_pages for member in self.members if member.suggested_pages is not None]
+    def wait_loaded(self) -> list[PageCounts]:
+        """The pages that each rank has room for, once all have loaded. Raises GroupFailed."""
+        self._wait(lambda: all(member.room is not None for member in self.members))
+        return [member.room for member in self.members if member.room is not None]
 
-    def allocate(self, total_pages: int) -> None:
+    def allocate(self, pages: PageCounts) -> None:
         """Tells every rank to make its pages."""
         for member in self.members:
             assert member.link is not None
-            control.send(member.link, control.Allocate(total_pages))
+            control.send(member.link, control.Allocate(pages))
 
     def wait_allocated(self) -> None:
         """Returns when every rank waits for plans. Raises GroupFailed."""
@@ -133,6 +134,10 @@ class Followers:
         self._server.close()
         for member in self.members:
             member.close()
+
+    def notes(self) -> list[int]:
+        """What each rank noted last: how far its disk is (worker/tiers/progress.py)."""
+        return [self.plans.note(reader) for reader in range(len(self.members))] if self.plans is not None else []
 
     def dump_stacks(self) -> None:
         for member in self.members:
@@ -217,8 +222,8 @@ class Followers:
             match message:
                 case control.Progress(loaded):
                     member.loaded = loaded
-                case control.Loaded(pages):
-                    member.loaded, member.suggested_pages = 1.0, pages
+                case control.Loaded(room):
+                    member.loaded, member.room = 1.0, room
                 case control.Allocated():
                     member.allocated = True
                 case control.AdapterRead(number):

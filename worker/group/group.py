@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import os
 import platform
@@ -24,6 +25,8 @@ from ..service import AdapterRegistry, Hub, ServiceThread, Standing
 from ..service.servicer import ServedEngine
 from ..structured.compiler import GrammarCompiler
 from ..structured.crew import Crew
+from ..tiers import Progress, Tiers
+from ..tiers.counts import PageCounts
 from .adapters import AdapterLoader
 from .errors import EXIT_ENGINE_DEAD, GroupFailed
 from .followers import Followers
@@ -168,9 +171,9 @@ class WorkerGroup:
 
         runner = Runner(spec, join(0, spec.tp, spec.pp, spec.device, rendezvous, JOIN_TIMEOUT_S), self._own_progress)
         self._own_progress(1.0)
-        pages = min([runner.suggested_pages(), *followers.wait_loaded()])
+        pages = self._pages = functools.reduce(PageCounts.least, followers.wait_loaded(), runner.room())
         followers.allocate(pages)
-        runner.allocate(pages)
+        runner.allocate(pages.device, pages.host, pages.disk)
         followers.wait_allocated()
         return runner, followers
 
@@ -186,8 +189,20 @@ class WorkerGroup:
             vocab_size=info.vocab_size,
             max_adapters=engine.max_adapters,
         )
-        scheduler = Scheduler(limits, PagePool(limits.total_pages, limits.page_size), self._crew)
+        pool = PagePool(limits.total_pages, limits.page_size, self._make_tiers(runner))
+        scheduler = Scheduler(limits, pool, self._crew)
         return Engine(scheduler, plane.run, self._service.publish)
+
+    def _make_tiers(self, runner: Runner) -> Tiers | None:
+        own, followers = runner.tiers, self._followers
+        if own is None:
+            return None
+        assert followers is not None
+
+        def progress() -> Progress:
+            return Progress.of_all([own.progress.word, *followers.notes()])
+
+        return Tiers(self._pages.host, self._pages.disk, progress)
 
     def _serve(self, runner: Runner, engine: Engine, followers: Followers) -> None:
         """From here on requests are taken, and failures end the process."""

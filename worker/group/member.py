@@ -7,6 +7,7 @@ import signal
 import socket
 from contextlib import suppress
 
+from ..tiers.counts import PageCounts
 from .control import AdapterRead
 from .launcher import RankHandle
 
@@ -19,7 +20,7 @@ class Member:
         self.handle = handle
         self.link: socket.socket | None = None
         self.loaded = 0.0
-        self.suggested_pages: int | None = None
+        self.room: PageCounts | None = None
         self.allocated = False
         self.reads: dict[int, AdapterRead] = {}
         self.last_words: tuple[str, bool] | None = None

@@ -73,11 +73,12 @@ class _Follower:
         group = spec.group
         comm = join(spec.rank, group.tp, group.pp, group.device, spec.rendezvous, JOIN_TIMEOUT_S)
         runner = Runner(group, comm, self._progress)
-        control.send(self._link, control.Loaded(runner.suggested_pages()))
+        control.send(self._link, control.Loaded(runner.room()))
         allocate = control.receive(self._link)
         if not isinstance(allocate, control.Allocate):
             raise RuntimeError(f"the leader said {allocate!r} where Allocate was due")
-        runner.allocate(allocate.total_pages)
+        pages = allocate.pages
+        runner.allocate(pages.device, pages.host, pages.disk, self._plans.note)
         control.send(self._link, control.Allocated())
         serve_reads(self._link, runner)
         decoder = msgspec.msgpack.Decoder(StepPlan)

@@ -7,7 +7,7 @@ read of the eventfd orders the memory accesses on every architecture: a reader l
 A message is its length (u32) and its bytes, as a stream through the ring: one that is longer than the ring passes too,
 because the writer goes on as readers make room.
 
-    page 0      u64 head, then for each reader, 64 bytes apart: u64 tail, u64 mark (see `RingReader.mark`)
+    page 0      u64 head, then for each reader, 64 bytes apart: u64 tail, u64 mark, u64 note (see `RingReader`)
     the rest    `capacity` bytes
 """
 
@@ -76,6 +76,10 @@ class RingWriter:
         """The latest number that the reader marked."""
         return self._mapping.words[(reader + 1) * _WORDS + 1]
 
+    def note(self, reader: int) -> int:
+        """The latest note of the reader."""
+        return self._mapping.words[(reader + 1) * _WORDS + 2]
+
     def write(self, message: bytes, timeout_s: float) -> None:
         """Sends a message. Raises TimeoutError when a reader makes no room in time."""
         deadline = time.monotonic() + timeout_s
@@ -130,6 +134,10 @@ class RingReader:
     def mark(self, number: int) -> None:
         """Tells the writer how far this reader's own work is."""
         self._mapping.words[self._word + 1] = number
+
+    def note(self, number: int) -> None:
+        """Tells the writer something else, from any thread."""
+        self._mapping.words[self._word + 2] = number
 
     def _get(self, count: int) -> bytes:
         ring = self._mapping

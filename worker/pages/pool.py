@@ -6,6 +6,8 @@ A page is in exactly one of three places:
     held     one or more sequences hold it (its reference count)
     cached   nobody holds it, but its KV is indexed and can be hit; the longest unused is taken first
 
+What gives way goes to the tiers below, if there are any, and comes back from there (worker/tiers).
+
 A held page may be indexed too: others may share it as soon as its KV is computed, which is when `store` is called.
 """
 
@@ -13,31 +15,29 @@ from __future__ import annotations
 
 from collections import Counter, OrderedDict
 from collections.abc import Iterable, Sequence
-from typing import NamedTuple
+from typing import TYPE_CHECKING
 
 from ...core.blocks import BlockKey
-from .events import KvEvents
+from .entry import Entry, Place, Prefix
+from .events import KvEvents, Medium
 
-
-class _Entry(NamedTuple):
-    """What an indexed page holds. Parent and token ids are compared on a hit: a key alone proves nothing."""
-
-    key: BlockKey
-    parent: BlockKey
-    tokens: bytes
+if TYPE_CHECKING:
+    from ..tiers import Tiers
 
 
 class PagePool:
     """Pages 0 to total_pages - 1 of `page_size` tokens each. Not thread-safe: the engine's loop owns it."""
 
-    def __init__(self, total_pages: int, page_size: int) -> None:
+    def __init__(self, total_pages: int, page_size: int, tiers: Tiers | None = None) -> None:
+        """`tiers` get what gives way here."""
         self.total_pages = total_pages
         self.page_size = page_size
-        self.events = KvEvents()
+        self.tiers = tiers
+        self.events = KvEvents() if tiers is None else tiers.events
         self._references = [0] * total_pages
         self._blank = list(range(total_pages - 1, -1, -1))
         self._cached: OrderedDict[int, None] = OrderedDict()
-        self._entries: list[_Entry | None] = [None] * total_pages
+        self._entries: list[Entry | None] = [None] * total_pages
         self._index: dict[BlockKey, int] = {}
 
     @property
@@ -76,6 +76,30 @@ class PagePool:
             pages.append(page)
             parent = key
         return pages
+
+    def find(self, root: BlockKey, keys: Sequence[BlockKey], tokens: bytes, limit: int) -> Prefix:
+        """As `match`, and on through the tiers."""
+        pages = self.match(root, keys, tokens, limit)
+        rest: list[Place] = []
+        if self.tiers is not None:
+            width = self.page_size * 4
+            parent = keys[len(pages) - 1] if pages else root
+            for at in range(len(pages), min(limit, len(keys))):
+                place = self._place(Entry(keys[at], parent, tokens[at * width : (at + 1) * width]))
+                if place is None:
+                    break
+                rest.append(place)
+                parent = keys[at]
+        return Prefix(pages, rest)
+
+    def gather(self, prefix: Prefix) -> list[int]:
+        """The pages of a prefix that is not on disk, in order. What lies in host memory gets pages of its own, which
+        hold it from the next plan on; the others the caller has shared. Raises MemoryError."""
+        if not prefix.rest:
+            return list(prefix.pages)
+        assert self.tiers is not None
+        self.tiers.keep(prefix.rest)  # before pages that give way take the slots
+        return [*prefix.pages, *(self._bring(self.tiers, place) for place in prefix.rest)]
 
     def take(self, count: int) -> list[int]:
         """`count` pages for one holder, blank ones first, then the longest unused cached ones. Raises MemoryError."""
@@ -116,12 +140,12 @@ class PagePool:
         it would be taken for what is chained to the other one.
         """
         assert self._references[page] > 0 and self._entries[page] is None
-        entry = _Entry(key, parent, tokens)
+        entry = Entry(key, parent, tokens)
+        if self.tiers is not None and self.tiers.contradicts(entry):
+            return False
         if (first := self._index.get(key)) is not None:
             return self._entries[first] == entry
-        self._index[key] = page
-        self._entries[page] = entry
-        self.events.stored(key)
+        self._put(page, entry)
         return True
 
     def clear(self) -> None:
@@ -131,14 +155,16 @@ class PagePool:
         self._index.clear()
         self._blank.extend(self._cached)
         self._cached.clear()
+        if self.tiers is not None:
+            self.tiers.clear()
         self.events.cleared()
 
     def has(self, key: BlockKey) -> bool:
-        """Whether a page with this key is indexed."""
-        return key in self._index
+        """Whether a page with this key is indexed, here or in a tier."""
+        return key in self._index or (self.tiers is not None and self.tiers.has(key))
 
     def keys(self) -> list[BlockKey]:
-        """Keys of all pages that can be hit."""
+        """Keys of all pages that can be hit on the device."""
         return list(self._index)
 
     def _evict(self) -> int:
@@ -148,4 +174,25 @@ class PagePool:
         del self._index[entry.key]
         self._entries[page] = None
         self.events.removed(entry.key)
+        if self.tiers is not None:
+            self.tiers.spill(page, entry)
+        return page
+
+    def _put(self, page: int, entry: Entry) -> None:
+        self._index[entry.key] = page
+        self._entries[page] = entry
+        self.events.stored(entry.key)
+
+    def _place(self, entry: Entry) -> Place | None:
+        assert self.tiers is not None
+        page = self._index.get(entry.key)
+        if page is None:
+            return self.tiers.find(entry)
+        return Place(Medium.DEVICE, page) if self._entries[page] == entry else None
+
+    def _bring(self, tiers: Tiers, place: Place) -> int:
+        if place.medium is Medium.DEVICE:
+            return place.at
+        (page,) = self.take(1)
+        self._put(page, tiers.fetch(place.at, page))
         return page

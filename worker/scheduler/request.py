@@ -21,9 +21,10 @@ class Request:
 
     `tokens` are prompt, then output (delivered elsewhere or generated here). `keys` are the chained keys of its full
     pages, `committed` of which have been offered to the index. A request without a row waits, perhaps for the page of
-    key `waits_for`, which another one computes. The scheduler serves the least `urgency` first. One with `pooling` (of
-    pooling.proto) is there for an embedding: it ends when all its tokens are computed. `adapter` is the number of
-    the LoRA adapter that it runs with. `guide` is set before it is submitted, when a grammar holds its output.
+    key `waits_for`, which another one computes, or for `disk_job`, unless 0, which reads pages of its prefix
+    (worker/tiers). The scheduler serves the least `urgency` first. One with `pooling` (of pooling.proto) is there for
+    an embedding: it ends when all its tokens are computed. `adapter` is the number of the LoRA adapter that it runs
+    with. `guide` is set before it is submitted, when a grammar holds its output.
     """
 
     __slots__ = (
@@ -33,6 +34,7 @@ class Request:
         "committed",
         "computed",
         "deadline",
+        "disk_job",
         "eos_token_ids",
         "first_output_sent",
         "guide",
@@ -117,6 +119,7 @@ class Request:
         self.uncached = 0
         self.urgency = (priority, 0)
         self.waits_for: BlockKey | None = None
+        self.disk_job = 0
 
     @property
     def output_tokens(self) -> int:

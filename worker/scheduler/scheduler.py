@@ -12,7 +12,7 @@ import itertools
 
 from ...core.errors import Overloaded
 from ...proto.headway.v1.sampling_pb2 import FINISH_REASON_EMBEDDED, FINISH_REASON_STOP, FINISH_REASON_UNSPECIFIED
-from ..pages import PagePool
+from ..pages import PagePool, Prefix
 from ..plan import NOT_A_NUMBER, PlaceLogprobs, RowAdded, StepPlan, StepResult
 from .adapters import BASE, AdapterSlots
 from .guiding import Crew, Guides
@@ -65,8 +65,7 @@ class Scheduler:
         self.check_room()
         request.urgency = (self._step + request.priority * self.limits.aging_steps, next(self._arrivals))
         self._waiting.add(request)
-        hits = len(self._hits(request)) * self.pool.page_size
-        self._set_uncached(request, len(request.tokens) - hits)
+        self._set_uncached(request, len(request.tokens) - self._find(request).depth * self.pool.page_size)
 
     def check_room(self, others: int = 0) -> None:
         """Raises Overloaded when the queue would be full with `others` in it, who are still to be submitted."""
@@ -88,6 +87,8 @@ class Scheduler:
     def schedule(self) -> StepPlan:
         """The next plan. Without work to do it carries only what the ranks have not been told yet: a ping."""
         assert self._out is None, "a plan is out"
+        if self.pool.tiers is not None:
+            self.pool.tiers.settle()
         due = [request for request in self._running if request.remaining == 1 and not request.sits_out]
         shares = Shares(self.limits.token_budget, due)
         added: list[RowAdded] = []
@@ -100,7 +101,8 @@ class Scheduler:
         self._out = shares
         self._step += 1
         work, adapters, masks = shares.work(), self.adapters.drain(), self._guides.masks(shares)
-        return StepPlan(self._step, freed, added, appended, work, masks=masks, adapters=adapters)
+        moves = None if self.pool.tiers is None else self.pool.tiers.drain()
+        return StepPlan(self._step, freed, added, appended, work, masks=masks, adapters=adapters, moves=moves)
 
     def update(self, result: StepResult) -> list[Outcome]:
         """Takes the result of the plan that is out."""
@@ -137,7 +139,10 @@ class Scheduler:
         return outcomes
 
     def settle(self) -> list[Outcome]:
-        """Waits a moment for the grammars of what `update` sampled; what ends by its grammar."""
+        """Waits a moment for the grammars of what `update` sampled, and for pages when there was nothing else to do;
+        what ends by its grammar."""
+        if self._idle and self.pool.tiers is not None:
+            self.pool.tiers.wait()
         outcomes = []
         for request in self._guides.settle(idle=self._idle):
             assert request.guide is not None
@@ -187,22 +192,37 @@ class Scheduler:
                 held_up = True
                 at += 1
                 continue
-            if request.sits_out or request.waits_for in self._underway:
+            if request.sits_out or request.waits_for in self._underway or self._reads_disk(request):
                 at += 1
                 continue
             victims = self._victims(request, shares)
             if not (self._rows.available or victims) or self._blocked(request, victims):
                 return
-            hits = self._hits(request)
-            if self._wait_for_prefix(request, len(hits)):
+            prefix = self._find(request)
+            if self._wait_for_disk(request, prefix):
                 at += 1
                 continue
-            if not self._make_room(request, hits, victims, shares):
+            prefix = prefix.before_disk()
+            if self._wait_for_prefix(request, prefix.depth):
+                at += 1
+                continue
+            if not self._make_room(request, prefix.held, victims, shares):
                 return
             self._waiting.remove(request)
-            added.append(self._enter(request, hits))
+            added.append(self._enter(request, prefix))
             count = shares.allowance(request)
             shares.give(request, count, self._grow(request, count))
+
+    def _reads_disk(self, request: Request) -> bool:
+        """Whether pages of its prefix are on their way from disk."""
+        return self.pool.tiers is not None and self.pool.tiers.reads(request.disk_job)
+
+    def _wait_for_disk(self, request: Request, prefix: Prefix) -> bool:
+        """Whether its prefix has pages on disk, which it has brought nearer, once, before it enters."""
+        if request.disk_job or self.pool.tiers is None or not prefix.on_disk:
+            return False
+        request.disk_job = self.pool.tiers.read(prefix.rest)
+        return bool(request.disk_job)
 
     def _wait_for_prefix(self, request: Request, hits: int) -> bool:
         """Whether a running request computes pages that this one can share as soon as they are there.
@@ -258,13 +278,14 @@ class Scheduler:
             and self._available(victims) <= self._blocked_at[1]
         )
 
-    def _enter(self, request: Request, hits: list[int]) -> RowAdded:
+    def _enter(self, request: Request, prefix: Prefix) -> RowAdded:
         request.row = self._rows.take()
         request.waits_for = None
+        request.disk_job = 0
         request.prompt_scores = []
-        request.pages = list(hits)
-        request.computed = len(hits) * self.pool.page_size
-        request.committed = len(hits)
+        request.pages = self.pool.gather(prefix)
+        request.computed = prefix.depth * self.pool.page_size
+        request.committed = prefix.depth
         request.prefill_end = len(request.tokens)
         if request.cached_tokens is None:
             request.cached_tokens = min(request.computed, request.prompt_tokens)
@@ -272,19 +293,19 @@ class Scheduler:
         self._running.add(request)
         self._underway.begin(request, self.pool.page_size)
         self._set_uncached(request, request.remaining)
-        return row_added(request, hits, self.adapters.enter(request.adapter))
+        return row_added(request, list(request.pages), self.adapters.enter(request.adapter))
 
     @staticmethod
     def _reads_cache(request: Request) -> bool:
         """A prompt whose log probabilities are wanted has to be computed."""
         return not request.cache_bypass and request.prompt_logprobs < 0
 
-    def _hits(self, request: Request) -> list[int]:
-        """Cached pages of its prefix. The last known token is always computed: its logits are what is sampled from."""
+    def _find(self, request: Request) -> Prefix:
+        """Its cached prefix. The last known token is always computed: its logits are what is sampled from."""
         limit = (len(request.tokens) - 1) // self.pool.page_size
         if not limit or not self._reads_cache(request) or not self.pool.has(request.keys[0]):
-            return []
-        return self.pool.match(request.root, request.keys, request.tokens.tobytes(), limit)
+            return Prefix()
+        return self.pool.find(request.root, request.keys, request.tokens.tobytes(), limit)
 
     def _grow(self, request: Request, count: int) -> list[int]:
         """Pages for `count` more tokens; the caller has made sure that they are there."""

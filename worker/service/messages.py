@@ -20,6 +20,7 @@ MEDIA = {
 
 
 def load_message(figures: Figures, silence_s: float) -> engine_pb2.Load:
+    tiers = figures.tiers
     return engine_pb2.Load(
         running=figures.running,
         waiting=figures.waiting,
@@ -31,6 +32,10 @@ def load_message(figures: Figures, silence_s: float) -> engine_pb2.Load:
         prefill_rate=figures.prefill_rate,
         decode_step_ms=figures.decode_step_ms,
         accepting=figures.accepting,
+        host_used_pages=tiers.host_used,
+        host_total_pages=tiers.host_total,
+        disk_used_pages=tiers.disk_used,
+        disk_total_pages=tiers.disk_total,
         totals=engine_pb2.LoadTotals(
             requests=figures.requests,
             prompt_tokens=figures.prompt_tokens,
@@ -41,6 +46,12 @@ def load_message(figures: Figures, silence_s: float) -> engine_pb2.Load:
             aborts=figures.aborts,
             step_seconds=figures.step_seconds,
             model_seconds=figures.model_seconds,
+            host_cached_tokens=tiers.host_hits * figures.page_size,
+            disk_cached_tokens=tiers.disk_hits * figures.page_size,
+            spilled_pages=tiers.spilled,
+            fetched_pages=tiers.fetched,
+            disk_written_pages=tiers.written,
+            disk_read_pages=tiers.read,
         ),
     )
 

@@ -1,0 +1,126 @@
+"""Real groups whose prompts far exceed the device's pages: what comes back from host memory and disk gives the tokens
+that computing it gives, on every shape of a group, and a router hears where every page lies."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import msgspec
+import pytest
+import torch
+from engine_client import GREEDY, EngineSession, channel_to
+from worker_process import WorkerProcess, wait_gone
+
+from headway.core.blocks import split_keys
+from headway.core.errors import ConfigError
+from headway.core.sampling import SamplingParams
+from headway.core.specs import EngineSpec, GroupSpec
+from headway.proto.headway.v1 import engine_pb2
+from headway.worker.tiers.counts import PageCounts
+from headway.worker.tiers.sizes import tier_pages
+
+SHAPES = ((), ("--tp", "2"), ("--pp", "2"))
+PAGES, HOST, DISK, NEW = 20, 24, 64, 8
+POOL = ("--pages", str(PAGES), "--host-pages", str(HOST), "--disk-pages", str(DISK), "--token-budget", "64")
+PROMPTS = [[(31 * at * at + 101 * which) % 3000 + 300 for at in range(66 + which)] for which in range(10)]
+WAYS = [GREEDY, SamplingParams(temperature=1.0, top_p=0.95, seed=42)]
+DEVICE, IN_HOST, ON_DISK = engine_pb2.MEDIUM_DEVICE, engine_pb2.MEDIUM_HOST, engine_pb2.MEDIUM_DISK
+
+
+def mirror(reports: list[engine_pb2.SessionResponse]) -> dict[int, set[bytes]]:
+    """What a router knows after these reports."""
+    held: dict[int, set[bytes]] = {DEVICE: set(), IN_HOST: set(), ON_DISK: set()}
+    for report in reports:
+        for event in report.kv_events:
+            stored, removed = set(split_keys(event.stored.keys)), set(split_keys(event.removed.keys))
+            assert not stored & held.get(event.stored.medium, set())
+            assert not removed or removed <= held[event.removed.medium]
+            if stored:
+                held[event.stored.medium] |= stored
+            if removed:
+                held[event.removed.medium] -= removed
+    return held
+
+
+async def settled(session: EngineSession) -> engine_pb2.Load:
+    """The load once the disk has caught up with everything."""
+    before = await session.idle()
+    while (load := await session.idle()).totals.disk_written_pages != before.totals.disk_written_pages:
+        before = load
+    return load
+
+
+def totals(session: EngineSession) -> engine_pb2.LoadTotals:
+    return session.reports[-1].load.totals
+
+
+async def run(session: EngineSession) -> None:
+    """Alone and computed is what all are compared with; then in turn, so that each finds what the others pushed out;
+    then all at once, with preemptions."""
+    ways = [WAYS[which % 2] for which in range(len(PROMPTS))]
+    pairs = list(zip(PROMPTS, ways, strict=True))
+    expected = [(await session.generate(prompt, NEW, way, cache_bypass=True)).token_ids for prompt, way in pairs]
+    before = totals(session)
+    in_turn = [await session.generate(prompt, NEW, way) for prompt, way in pairs]
+    between = totals(session)
+    streams = [await session.submit(prompt, NEW, way) for prompt, way in reversed(pairs)]
+    await asyncio.gather(*(asyncio.wait_for(stream.done.wait(), 60) for stream in streams))
+    assert [stream.token_ids for stream in in_turn] == expected
+    assert [stream.token_ids for stream in reversed(streams)] == expected
+    assert between.disk_cached_tokens > before.disk_cached_tokens
+    assert sum(stream.cached_tokens for stream in in_turn) > 16 * PAGES, "more than the device holds"
+    assert totals(session).host_cached_tokens > before.host_cached_tokens
+
+
+def empty(directory: Path) -> bool:
+    return not list(directory.iterdir())
+
+
+async def check(worker: WorkerProcess, directory: Path) -> None:
+    """One group, from its first request to its end by SIGKILL."""
+    async with channel_to(worker.endpoint) as channel:
+        session = await EngineSession(channel, "router").open()
+        await run(session)
+        load = await settled(session)
+        known = mirror(session.reports)
+        late = await EngineSession(channel, "late").open()
+        await late.report(lambda report: report.snapshot and not report.snapshot_continues)
+        assert mirror(late.reports) == known == mirror(session.reports), "a snapshot names the media, too"
+        await session.close()
+        await late.close()
+    assert (len(known[IN_HOST]), len(known[ON_DISK])) == (load.host_used_pages, load.disk_used_pages)
+    assert len(known[DEVICE]) == load.cached_pages and load.used_pages == 0
+    assert 0 < load.host_used_pages <= load.host_total_pages == HOST
+    assert HOST < load.disk_used_pages <= load.disk_total_pages == DISK
+    assert load.totals.fetched_pages * 16 == load.totals.host_cached_tokens + load.totals.disk_cached_tokens
+    assert empty(directory), "the file has no name"
+    worker.process.kill()
+    assert not wait_gone(worker.pids, 10) and empty(directory)
+
+
+async def test_tokens_come_out_alike_and_routers_know_every_page_on_every_shape(tmp_path: Path) -> None:
+    workers = [WorkerProcess(*shape, *POOL, "--kv-disk", str(tmp_path)) for shape in SHAPES]
+    try:
+        await asyncio.gather(*(check(worker.wait_ready(), tmp_path) for worker in workers))
+    finally:
+        for worker in workers:
+            worker.close()
+
+
+def test_a_directory_that_is_not_there_or_tiers_that_cannot_be_are_refused_by_name(tmp_path: Path) -> None:
+    spec = GroupSpec(replica_id="r", model_name="m", model_path="m")
+    for fields, message in (
+        ({"host_pages": -2}, "host_pages must be at least 0"),
+        ({"disk_pages": 4}, "disk_pages = 4 needs kv_disk"),
+        ({"kv_disk": str(tmp_path)}, "kv_disk needs host_pages above 0"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            msgspec.structs.replace(spec, engine=EngineSpec(**fields)).check()
+    engine = EngineSpec(host_pages=4, kv_disk=str(tmp_path / "none"))
+    with pytest.raises(ConfigError, match="kv_disk: there is no directory"):
+        tier_pages(8, 1024, engine, 1, torch.device("cpu"))
+    with pytest.raises(ConfigError, match="host_pages = 4 does not fit"):
+        tier_pages(8, 1 << 60, msgspec.structs.replace(engine, kv_disk=""), 1, torch.device("cpu"))
+    assert tier_pages(8, 1024, EngineSpec(), 1, torch.device("cpu")) == PageCounts(8)
+    assert tier_pages(8, 1024, EngineSpec(host_pages=4, kv_disk=str(tmp_path)), 1, torch.device("cpu")).disk > 0

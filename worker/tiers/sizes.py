@@ -1,0 +1,42 @@
+"""How many pages each tier has."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import psutil
+import torch
+
+from ...core.errors import ConfigError
+from ...core.specs import EngineSpec
+from .counts import PageCounts
+
+HOST_SHARE = 0.25  # of the memory that is available when a group starts, for all of its ranks
+HOST_TIMES = 8  # more host pages than so many times the device's serve little
+DISK_SHARE = 0.5  # of the space that is free when a group starts, for all of its ranks
+
+
+def tier_pages(
+    device_pages: int, bytes_per_page: int, engine: EngineSpec, ranks: int, device: torch.device
+) -> PageCounts:
+    """What one rank of `ranks` on this machine has room for. Raises ConfigError for more than there can be."""
+    host = engine.host_pages
+    if host < 0:
+        room = int(psutil.virtual_memory().available * HOST_SHARE) // ranks // bytes_per_page
+        host = min(room, HOST_TIMES * device_pages) if device.type == "cuda" else 0
+    elif host * bytes_per_page * ranks > (total := psutil.virtual_memory().total):
+        raise ConfigError(
+            f"host_pages = {host} does not fit: {ranks} x {host * bytes_per_page} bytes, and the machine has {total}"
+        )
+    return PageCounts(device_pages, host, _disk_pages(bytes_per_page, engine, ranks) if host else 0)
+
+
+def _disk_pages(bytes_per_page: int, engine: EngineSpec, ranks: int) -> int:
+    if not engine.kv_disk:
+        return 0
+    directory = Path(engine.kv_disk)
+    if not directory.is_dir():
+        raise ConfigError(f"kv_disk: there is no directory {directory}")
+    space = os.statvfs(directory)
+    return engine.disk_pages or int(space.f_bavail * space.f_frsize * DISK_SHARE) // ranks // bytes_per_page
