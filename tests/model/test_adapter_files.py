@@ -98,6 +98,9 @@ def rename(old: str, new: str) -> Callable[[dict[str, torch.Tensor]], None]:
         (lambda t: t.update({"base_model.model.lm_head.weight": torch.ones(4, 4)}), "lm_head.weight is not supported"),
         (rename(f"{Q}.lora_A.weight", f"{Q.replace('3', '4')}.lora_A.weight"), "layers.4.self_attn.q_proj.lora_A"),
         (rename(f"{Q}.lora_A.weight", f"{Q}x.lora_A.weight"), "q_projx.lora_A.weight is not supported"),
+        (lambda t: t[f"{Q}.lora_A.weight"][1].fill_(float("nan")), f"tensor {Q}.lora_A.weight has values that are not"),
+        (lambda t: t[f"{Q}.lora_B.weight"][:, 2].fill_(float("inf")), f"tensor {Q}.lora_B.weight has values that are"),
+        (lambda t: t[f"{Q}.lora_B.weight"].fill_(3e38), "that are not finite in float32"),  # once scaled
         (lambda t: t.clear(), "holds no adapter's tensors"),
     ],
 )

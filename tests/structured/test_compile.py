@@ -179,6 +179,20 @@ def test_patterns_that_cannot_hold_are_refused(pattern: str) -> None:
         prepared_pattern(pattern)
 
 
+@pytest.mark.parametrize(
+    "grammar, words",
+    [
+        (Grammar("json_schema", '{"$ref": "#"}'), "no token can come next: no output is of this grammar"),
+        (Grammar("ebnf", "start: A\nA: /.*a.{20}/ & /.*b.{20}/ & ~/.*c.{12}/"), "fuel exhausted when checking"),
+        (Grammar("ebnf", "start: A\nA: /(/"), "unclosed group"),
+    ],
+)
+def test_refusals_are_told_without_the_matchers_own_notes(grammar: Grammar, words: str) -> None:
+    error = try_grammar(TOKENIZER, grammar).error
+    assert words in error
+    assert not re.search("NoExtensionBias|<state>|non-verbose|Parser:", error)
+
+
 def bits(guide: Guide) -> set[int]:
     return set(np.flatnonzero(np.unpackbits(np.frombuffer(guide.mask, np.uint8), bitorder="little")))
 

@@ -110,9 +110,11 @@ class _Reader:
                 down = self._read(tensors, projection.module, "A", 1, site.input_part.start, site.input_part.stop)
                 up = self._read(tensors, projection.module, "B", 0, projection.part.start, projection.part.stop)
                 last = first + down.shape[0]
-                up = (up.float() * self._config.scale_of(projection.module)).to(dtype)
+                up = up.float() * self._config.scale_of(projection.module)
+                down = self._finite(down.to(dtype), projection.module, "A")
+                up = self._finite(up.to(dtype), projection.module, "B")
                 pieces.append(LoraPiece(start, stop, first, last, up.t().contiguous()))
-                downs.append(down.to(dtype))
+                downs.append(down)
                 first = last
             start = stop
         return (pack_down(torch.cat(downs).t()), pieces) if pieces else None
@@ -126,6 +128,13 @@ class _Reader:
             )
         # A copy: the slice may still be a view of the mapped file.
         part: Tensor = view[(slice(None),) * dim + (slice(start, stop),)].clone()
+        return part
+
+    def _finite(self, part: Tensor, module: str, letter: str) -> Tensor:
+        # Every answer of such an adapter would end in an error; and float16 is narrower than what files hold.
+        if not part.isfinite().all():
+            kind = str(part.dtype).removeprefix("torch.")
+            raise ConfigError(f"{self.file}: tensor {_name(module, letter)} has values that are not finite in {kind}")
         return part
 
     def _modules(self, header: dict[str, TensorEntry]) -> dict[str, _Matrices]:

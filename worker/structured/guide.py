@@ -12,6 +12,7 @@ from llguidance import LLMatcher
 from ...core.constraints import TokenRules
 from ...core.errors import HeadwayError, InvalidRequest
 from .limits import MASK_S
+from .source import fault_of
 
 Words = npt.NDArray[np.uint32]
 BITS = 32
@@ -25,8 +26,8 @@ def pack(ids: Collection[int], words: int) -> Words:
 
 
 def first_line(matcher: LLMatcher) -> str:
-    """What is wrong with it, without the parser's state."""
-    return matcher.get_error().split("\n", 1)[0]
+    """The first line of what is wrong with it."""
+    return fault_of(matcher).split("\n", 1)[0]
 
 
 class Guide:

@@ -21,7 +21,7 @@ from llguidance.numpy import allocate_token_bitmask, fill_next_token_bitmask
 
 from ...core.constraints import Grammar
 from .limits import COMPILE_S, MASK_CPU_S, SANDBOX_BYTES, TRIAL_TOKENS, parser_limits
-from .source import to_source
+from .source import fault_of, to_source
 
 LENGTH = struct.Struct("<I")
 QUOTED = 240
@@ -62,7 +62,7 @@ def try_grammar(tokenizer: llguidance.LLTokenizer, grammar: Grammar) -> Verdict:
     except ValueError as error:
         return Verdict("", _short(str(error)))
     matcher = llguidance.LLMatcher(tokenizer, source, log_level=0, limits=parser_limits())
-    fault = matcher.get_error() or _follow(matcher, tokenizer)
+    fault = fault_of(matcher) or _follow(matcher, tokenizer)
     return Verdict("" if fault else source, _short(fault))
 
 
@@ -85,7 +85,7 @@ def _follow(matcher: llguidance.LLMatcher, tokenizer: llguidance.LLTokenizer) ->
                 f"too costly to follow: one token took {spent * 1e3:.0f} ms, and {MASK_CPU_S * 1e3:.0f} ms are allowed"
             )
         if matcher.is_error():
-            return matcher.get_error() if place == 0 else ""
+            return fault_of(matcher) if place == 0 else ""
         bits = np.unpackbits(mask.view(np.uint8), bitorder="little")
         bits[tokenizer.eos_tokens] = 0
         choices = np.flatnonzero(bits)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 
 from llguidance import LLMatcher, grammar_from
 
@@ -11,6 +12,16 @@ from .schema import prepared
 
 # White space that people and models write, without the endless kind that a model may fall into.
 WHITESPACE = r"[ ]?|\n[ \t]{0,32}"
+# What llguidance says of its own state, on lines of their own.
+_NOTES = re.compile(r"(?<=\S)\n<(?:state|non-verbose/)>.*", re.DOTALL)
+# The matcher's word for a place that nothing leads on from, and that is no end.
+_DEAD_END = "NoExtensionBias"
+
+
+def fault_of(matcher: LLMatcher) -> str:
+    """What is wrong with the matcher, for whoever wrote its grammar; "" while nothing is."""
+    fault = _NOTES.sub("", matcher.get_error())
+    return "no token can come next: no output is of this grammar" if fault == _DEAD_END else fault
 
 
 def to_source(grammar: Grammar) -> str:
