@@ -22,8 +22,8 @@ PAGES, HOST, DISK = 6, 3, 4
 class Rank:
     """Random caches of two layers over tiers; `words` are what the disk reported."""
 
-    def __init__(self, directory: Path) -> None:
-        self.caches = [torch.randn(PAGES, 4, 2, 8) for _ in range(4)]
+    def __init__(self, directory: Path, device: str = "cpu") -> None:
+        self.caches = [torch.randn(PAGES, 4, 2, 8, device=device) for _ in range(4)]
         self.words: list[int] = []
         self.told = threading.Condition()
         self.tiers = RankTiers(self.caches, PageCounts(PAGES, HOST, DISK), str(directory), self.tell)
@@ -46,8 +46,12 @@ class Rank:
         return all(torch.equal(cache[number], part) for cache, part in zip(self.caches, page, strict=True))
 
 
-def test_pages_come_back_as_they_were_from_host_and_disk(tmp_path: Path) -> None:
-    rank = Rank(tmp_path)
+NO_GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+
+
+@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=[pytest.mark.gpu, NO_GPU])])
+def test_pages_come_back_as_they_were_from_host_and_disk(tmp_path: Path, device: str) -> None:
+    rank = Rank(tmp_path, device)
     first, second, third = (rank.page(number) for number in (1, 4, 5))
     rank.tiers.apply(PageMoves(spills=[(1, 2), (4, 0)], disk=[(True, 2, 3), (True, 0, 0)]))
     assert rank.wait(2) == Progress(2, False)
