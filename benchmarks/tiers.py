@@ -82,7 +82,7 @@ class Session:
                     self._last[output.id].set_result(None)
 
 
-async def measure(name: str, arguments: list[str], options: argparse.Namespace) -> None:
+def measure(name: str, arguments: list[str], options: argparse.Namespace) -> None:
     """Prints the rows of one worker."""
     command = [sys.executable, "-m", "headway.worker", "--model", options.model, *arguments]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as worker:
@@ -90,12 +90,16 @@ async def measure(name: str, arguments: list[str], options: argparse.Namespace) 
         match = re.match(r"EngineService at (\S+),", worker.stdout.readline())
         if match is None:
             raise SystemExit(f"the worker did not start: {' '.join(command)}")
-        async with grpc.aio.insecure_channel(match[1], options=CHANNEL_OPTIONS) as channel:
-            session = Session(channel)
-            await session.open()
-            await load(name, session, options)
-            await session.close()
+        asyncio.run(drive(name, match[1], options))
         worker.terminate()
+
+
+async def drive(name: str, endpoint: str, options: argparse.Namespace) -> None:
+    async with grpc.aio.insecure_channel(endpoint, options=CHANNEL_OPTIONS) as channel:
+        session = Session(channel)
+        await session.open()
+        await load(name, session, options)
+        await session.close()
 
 
 async def load(name: str, session: Session, options: argparse.Namespace) -> None:
@@ -146,10 +150,10 @@ def main() -> None:
         "|---|---|---|---|---|---|---|"
     )
     with tempfile.TemporaryDirectory() as directory:
-        asyncio.run(measure("none", [*few, "--host-pages", "0"], options))
-        asyncio.run(measure("host memory", [*few, "--host-pages", str(2 * whole)], options))
+        measure("none", [*few, "--host-pages", "0"], options)
+        measure("host memory", [*few, "--host-pages", str(2 * whole)], options)
         disk = ["--host-pages", str(whole // 4), "--kv-disk", directory, "--disk-pages", str(2 * whole)]
-        asyncio.run(measure("host memory and disk", [*few, *disk], options))
+        measure("host memory and disk", [*few, *disk], options)
 
 
 if __name__ == "__main__":
