@@ -1,0 +1,109 @@
+"""Corners of the tiers that random requests do not meet: collisions of keys, a cleared cache under a busy disk, a disk
+that says nothing."""
+
+from __future__ import annotations
+
+import pytest
+
+from headway.worker.pages import Entry, Medium, Place
+from headway.worker.tiers import Progress, Tiers
+from headway.worker.tiers import tiers as module
+
+ROOT = b"root".ljust(16)
+
+
+def entry(number: int, tokens: bytes = b"", parent: bytes = ROOT) -> Entry:
+    return Entry(number.to_bytes(16, "little"), parent, tokens or number.to_bytes(64, "little"))
+
+
+class Disk:
+    """Ranks that finish what a test lets them."""
+
+    def __init__(self) -> None:
+        self.progress = Progress(0, False)
+
+    def __call__(self) -> Progress:
+        return self.progress
+
+
+@pytest.fixture
+def disk() -> Disk:
+    return Disk()
+
+
+@pytest.fixture
+def tiers(disk: Disk) -> Tiers:
+    """Pages 0 and 1 of four in host memory, page 0 on disk, too."""
+    tiers = Tiers(2, 8, disk)
+    tiers.spill(5, entry(0))
+    tiers.spill(6, entry(1))
+    moves = tiers.drain()
+    assert moves is not None and len(moves.spills) == 2 and all(write for write, _, _ in moves.disk)
+    disk.progress = Progress(len(moves.disk), False)
+    tiers.settle()
+    return tiers
+
+
+def push_out(tiers: Tiers) -> None:
+    """Other pages take both host slots."""
+    for number in (10, 11):
+        tiers.spill(number, entry(number))
+    tiers.drain()
+
+
+def test_a_hit_compares_parent_and_tokens_in_every_tier(tiers: Tiers) -> None:
+    for medium in (Medium.HOST, Medium.DISK):
+        found = tiers.find(entry(0))
+        assert found is not None and found.medium is medium
+        for other in (entry(0, tokens=b"others"), entry(0, parent=b"elsewhere")):
+            assert tiers.find(other) is None and tiers.contradicts(other)
+        assert not tiers.contradicts(entry(0))
+        push_out(tiers)
+
+
+def test_what_is_read_for_a_cleared_cache_is_not_used(tiers: Tiers, disk: Disk) -> None:
+    push_out(tiers)
+    place = tiers.find(entry(0))
+    assert place is not None and place.medium is Medium.DISK
+    # Both host slots are being written: nothing can be read until they are.
+    assert tiers.read([place]) == 0
+    disk.progress = Progress(4, False)
+    tiers.settle()
+    job = tiers.read([place])
+    assert job and tiers.reads(job) and tiers.read([place]) == job, "one job for all who want the page"
+    tiers.drain()
+    tiers.clear()
+    assert not tiers.reads(job), "nobody waits for it any longer"
+    disk.progress = Progress(job, False)
+    tiers.settle()
+    assert tiers.find(entry(0)) is None and tiers.host.stored == tiers.disk.stored == 0
+    assert tiers.host.blank == 2 and tiers.disk.blank == 8, "and no slot is lost"
+
+
+@pytest.mark.parametrize("why", ["failed", "stalled"])
+def test_a_disk_that_fails_or_says_nothing_is_given_up(
+    tiers: Tiers, disk: Disk, why: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    push_out(tiers)
+    disk.progress = Progress(4, False)
+    tiers.settle()
+    place = tiers.find(entry(0))
+    assert place is not None
+    job = tiers.read([place, Place(Medium.DISK, place.at)])
+    tiers.drain()
+    tiers.events.drain()
+    if why == "failed":
+        disk.progress = Progress(4, True)
+    else:
+        monkeypatch.setattr(module, "STALL_S", -1.0)
+    tiers.settle()
+    assert tiers.broken and not tiers.reads(job) and tiers.disk.stored == 0
+    (change,) = tiers.events.drain()
+    assert change.medium is Medium.DISK and len(change.keys) == 4
+    assert tiers.host.blank == 0, "its slot is not touched while a rank may still write it"
+    disk.progress = Progress(job, True)
+    tiers.settle()
+    assert tiers.host.blank == 1 and tiers.figures().disk_total == 0
+    tiers.spill(3, entry(12))
+    moves = tiers.drain()
+    assert moves is not None and moves.spills and not moves.disk
