@@ -159,11 +159,12 @@ class Machine(RuleBasedStateMachine):
 
     @invariant()
     def in_order(self) -> None:
-        for line in (self.scheduler._running, self.scheduler._waiting):
+        roster = self.scheduler._roster
+        for line in (roster.running, roster.waiting):
             urgencies = [request.urgency for request in line]
             assert urgencies == sorted(urgencies)
-        running = {key for request in self.scheduler._running for key in request.keys[request.computed // PAGE_SIZE :]}
-        assert set(self.scheduler._underway._owners) <= running, "nobody waits for what nobody computes"
+        running = {key for request in roster.running for key in request.keys[request.computed // PAGE_SIZE :]}
+        assert set(roster.underway._owners) <= running, "nobody waits for what nobody computes"
 
     @invariant()
     def pages_add_up(self) -> None:

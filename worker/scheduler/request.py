@@ -140,6 +140,11 @@ class Request:
         return PlaceLogprobs(width, b"".join(part.ids for part in scores), b"".join(part.values for part in scores))
 
     @property
+    def reads_cache(self) -> bool:
+        """Whether its prefix may come from the cache: a prompt whose log probabilities are wanted is computed."""
+        return not self.cache_bypass and self.prompt_logprobs < 0
+
+    @property
     def sits_out(self) -> bool:
         """Whether its grammar does not say yet which token may come next."""
         return self.guide is not None and not self.guide.ready

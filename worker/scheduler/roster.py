@@ -1,0 +1,121 @@
+"""Where every live request stands: in the queue, or in the batch with a row, pages and an adapter's slot."""
+
+from __future__ import annotations
+
+from ..pages import PagePool, Prefix
+from ..plan import RowAdded
+from .adapters import AdapterSlots
+from .limits import Limits
+from .line import Line
+from .request import NO_ROW, Request, row_added
+from .rows import Rows
+from .shares import Shares
+from .underway import Underway
+
+
+class Roster:
+    """The queue and the batch, both in order of urgency, and what it takes to get from one to the other.
+
+    Who does is decided elsewhere (admission.py, scheduler.py). `uncached_tokens` are what prompts still need computed.
+    """
+
+    def __init__(self, limits: Limits, pool: PagePool) -> None:
+        self.pool = pool
+        self.waiting = Line()
+        self.running = Line()
+        self.underway = Underway()
+        self.rows = Rows(limits.max_sequences)
+        self.adapters = AdapterSlots(limits.max_adapters)
+        self.preemptions = 0
+        self.cached_tokens = 0
+        self.uncached_tokens = 0
+
+    def enqueue(self, request: Request) -> None:
+        """A new request waits."""
+        self.waiting.add(request)
+        self.set_uncached(request, len(request.tokens) - self.find(request).depth * self.pool.page_size)
+
+    def enter(self, request: Request, prefix: Prefix) -> RowAdded:
+        """A waiting request joins the batch; the caller has seen to a row and shared the pages of `prefix`."""
+        self.waiting.remove(request)
+        request.row = self.rows.take()
+        request.waits_for = None
+        request.disk_job = 0
+        request.prompt_scores = []
+        request.pages = self.pool.gather(prefix)
+        request.computed = prefix.depth * self.pool.page_size
+        request.committed = prefix.depth
+        request.prefill_end = len(request.tokens)
+        if request.cached_tokens is None:
+            request.cached_tokens = min(request.computed, request.prompt_tokens)
+            self.cached_tokens += request.cached_tokens
+        self.running.add(request)
+        self.underway.begin(request, self.pool.page_size)
+        self.set_uncached(request, request.remaining)
+        return row_added(request, list(request.pages), self.adapters.enter(request.adapter))
+
+    def grow(self, request: Request, count: int) -> list[int]:
+        """Pages for `count` more tokens; the caller has made sure that they are there."""
+        new_pages = self.pool.take(max(0, self.pool.pages_for(request.computed + count) - len(request.pages)))
+        request.pages += new_pages
+        return new_pages
+
+    def advance(self, request: Request, count: int, *, sound: bool) -> None:
+        """The KV of `count` more tokens is computed. Pages that are not `sound` are not offered to others."""
+        page = request.computed // self.pool.page_size
+        request.computed += count
+        self.set_uncached(request, max(0, request.prefill_end - request.computed))
+        if (complete := request.computed // self.pool.page_size) > page:
+            self.underway.end(request, page, complete)
+            if sound:
+                self._commit(request)
+
+    def preempt(self, victim: Request, shares: Shares) -> None:
+        """Sends a running request back to its place in the queue; it keeps its tokens and computes their KV again."""
+        # Whoever was served in this step is more urgent than whoever needs pages now, and the victim is not.
+        shares.drop(victim)
+        self._retire(victim)
+        victim.preemptions += 1
+        self.preemptions += 1
+        self.waiting.add(victim)
+        self.set_uncached(victim, len(victim.tokens))
+
+    def leave(self, request: Request) -> None:
+        """A request is gone for good, whatever its state; its pages are free at once."""
+        if request.row == NO_ROW:
+            self.waiting.remove(request)
+            self.set_uncached(request, 0)
+        else:
+            self._retire(request)
+
+    def find(self, request: Request) -> Prefix:
+        """Its cached prefix. The last known token is always computed: its logits are what is sampled from."""
+        limit = (len(request.tokens) - 1) // self.pool.page_size
+        if not limit or not request.reads_cache or not self.pool.has(request.keys[0]):
+            return Prefix()
+        return self.pool.find(request.root, request.keys, request.tokens.tobytes(), limit)
+
+    def set_uncached(self, request: Request, tokens: int) -> None:
+        """`tokens` of its prompt are still to be computed."""
+        self.uncached_tokens += tokens - request.uncached
+        request.uncached = tokens
+
+    def _retire(self, request: Request) -> None:
+        self.running.remove(request)
+        self.underway.end(request, request.computed // self.pool.page_size, len(request.keys))
+        self.rows.free(request.row)
+        self.adapters.leave(request.adapter)
+        self.pool.release(request.pages)
+        request.row = NO_ROW
+        request.pages = []
+        request.computed = request.committed = 0
+        self.set_uncached(request, 0)
+
+    def _commit(self, request: Request) -> None:
+        """Offers pages whose KV is now complete to the index, as far as the chain of their keys is its own."""
+        size = self.pool.page_size
+        for page in range(request.committed, request.computed // size):
+            key, parent, tokens = request.key(page, size), request.parent(page), request.page_tokens(page, size)
+            if not self.pool.store(request.pages[page], key, parent, tokens):
+                break
+            request.committed = page + 1
