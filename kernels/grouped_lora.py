@@ -1,7 +1,8 @@
 """Low-rank updates of many adapters in one batch: each group of tokens gets its own adapter's.
 
 The grouping is that of Punica's SGMV (Chen et al., "Punica: Multi-Tenant LoRA Serving", MLSys 2024): tokens of one
-adapter are gathered and go through its two thin matrices together, whatever else is in the batch.
+adapter are gathered and go through its two thin matrices together, whatever else is in the batch. Where there are
+Triton kernels, grouped_lora_tiles.py takes the place of this: there, no group is the host's to launch.
 
 On CPU in float32 a token's update has the same bits whatever the other tokens and adapters are. Matrix products with
 both operands row-major give each row the same bits for any number of rows above one and any number of columns above

@@ -19,6 +19,8 @@ from . import (
     attention_decode,
     attention_prefill,
     fused_moe,
+    geglu,
+    grouped_lora_tiles,
     launch,
     linear_w4a16,
     linear_w8a8,
@@ -64,6 +66,7 @@ def variants() -> Iterator[Variant]:
     yield from _elementwise()
     yield from _attention()
     yield from _linear()
+    yield from _lora()
     yield from _sampling()
 
 
@@ -74,6 +77,9 @@ def _elementwise() -> Iterator[Variant]:
         yield Variant(f"add_rms_norm {hidden}", rms_norm.rms_norm_kernel, pointers, constants, min(16, hidden // 512))
     yield Variant(
         "swiglu", swiglu.swiglu_kernel, {"gate_up": "*bf16", "out": "*bf16"}, {"WIDTH": 14336, "BLOCK": swiglu.BLOCK}
+    )
+    yield Variant(
+        "geglu", geglu.geglu_kernel, {"gate_up": "*bf16", "out": "*bf16"}, {"WIDTH": 14336, "BLOCK": geglu.BLOCK}
     )
     for cache, kind, norms in (("bf16", "*bf16", False), *((cache, kind, True) for cache, kind in CACHES.items())):
         signature = {
@@ -167,6 +173,27 @@ def _linear() -> Iterator[Variant]:
          "BLOCK_OUT": fused_moe.BLOCK_OUT, "BLOCK_IN": fused_moe.BLOCK_IN, "PRECISION": "tf32"},
         4, 4,
     )  # fmt: skip
+
+
+def _lora() -> Iterator[Variant]:
+    tiles, rows = grouped_lora_tiles, grouped_lora_tiles.TILE_ROWS
+    for kind in ("bf16", "fp16"):
+        for most in (16, 64, 256):
+            block = min(tiles.RANK_BLOCK, most)
+            common = {
+                "PROJECTIONS": 3, "MOST": most, "RANK_BLOCK": block, "RANK_BLOCKS": most // block, "ROWS": rows,
+                "PRECISION": "tf32",
+            }  # fmt: skip
+            shared = {"ranks": "*i32", "tiles": "*i32", "thin": "*fp32"}
+            yield Variant(
+                f"lora shrink {most} {kind}", tiles.shrink_kernel, {"x": f"*{kind}", "down": f"*{kind}"} | shared,
+                {"INPUTS": 4096, "SPLIT": tiles.SPLIT, "BLOCK_IN": tiles.BLOCK_IN, **common}, 4, 3,
+            )  # fmt: skip
+            yield Variant(
+                f"lora expand {most} {kind}", tiles.expand_kernel,
+                {"out": f"*{kind}", "up": f"*{kind}", "columns": "*i32"} | shared,
+                {"OUTPUTS": 6144, "SPLITS": 4, "BLOCK_OUT": tiles.BLOCK_OUT, **common}, 4, 2,
+            )  # fmt: skip
 
 
 def _sampling() -> Iterator[Variant]:

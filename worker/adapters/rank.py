@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -72,6 +73,6 @@ class RankAdapters:
                 self._slots.fill(slot, self._host[number])
 
     @property
-    def segments(self) -> StepSegments | None:
+    def segments(self) -> StepSegments[Any] | None:
         """Told of each step before its forward pass; None when there are no slots."""
         return self._slots.segments if self._slots is not None else None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -27,7 +28,7 @@ def build_inputs(
     device: torch.device,
     dtype: torch.dtype,
     queries_a_tile: int = 1,
-    segments: StepSegments | None = None,
+    segments: StepSegments[Any] | None = None,
 ) -> StepInputs:
     """Inputs of a step with at least one work item, after `rows` has applied its plan.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from torch import Tensor
 
@@ -22,7 +23,7 @@ class StepInputs:
     slots: Tensor  # [tokens], where each token's keys and values go
     attention: Mapping[int | None, AttentionBatch]  # by window, None for layers without one
     wanted: Tensor  # [wanted], flat tokens whose hidden states are wanted: those of sampled rows, then others
-    segments: StepSegments | None = None  # which tokens run with which adapter
+    segments: StepSegments[Any] | None = None  # which tokens run with which adapter
 
     @property
     def tokens(self) -> int:

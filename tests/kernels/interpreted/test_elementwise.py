@@ -7,6 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from headway.kernels.geglu import geglu
 from headway.kernels.page_copy import PageTensors, gather_pages, scatter_pages
 from headway.kernels.rms_norm import add_rms_norm, rms_norm, rms_norm_reference
 from headway.kernels.rope_kv_write import HeadNorms, KvPages, rope_kv_write, rope_kv_write_reference
@@ -47,9 +48,11 @@ def test_a_sum_is_rounded_before_it_is_normed(wide: bool) -> None:
 
 @FEW
 @given(st.integers(0, 4), st.sampled_from([1, 1000, 1025, 2100]))
-def test_swiglu(tokens: int, width: int) -> None:
+def test_swiglu_and_geglu(tokens: int, width: int) -> None:
     gate, up = torch.randn(tokens, width), torch.randn(tokens, width)
     torch.testing.assert_close(swiglu(torch.cat((gate, up), -1)), gate * torch.sigmoid(gate) * up)
+    gelu = torch.nn.functional.gelu(4 * gate, approximate="tanh")
+    torch.testing.assert_close(geglu(torch.cat((4 * gate, up), -1)), gelu * up)
 
 
 @FEW
