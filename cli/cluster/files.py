@@ -23,7 +23,7 @@ T = TypeVar("T")
 
 
 class ReplicaEntry(msgspec.Struct, kw_only=True):
-    """One replica in the document; `pids` by rank."""
+    """One replica in the document; `pids`: the leader's, then the ranks'."""
 
     id: str
     model: str

@@ -72,10 +72,10 @@ def test_everything_listens_on_loopback_only(controller: ControllerProcess) -> N
     assert set(listeners) <= {"127.0.0.1", "::ffff:127.0.0.1"}
 
 
-@pytest.mark.parametrize("rank", [1, 0])
-def test_a_killed_rank_brings_the_whole_group_back(controller: ControllerProcess, rank: int) -> None:
+@pytest.mark.parametrize("process", [2, 1, 0], ids=["rank 1", "rank 0", "leader"])
+def test_a_killed_process_brings_the_whole_group_back(controller: ControllerProcess, process: int) -> None:
     (before,) = controller.replicas().values()
-    os.kill(before.pids[rank], signal.SIGKILL)
+    os.kill(before.pids[process], signal.SIGKILL)
     (after,) = controller.until(
         lambda replicas: all(r.state == "READY" and r.incarnation != before.incarnation for r in replicas.values())
     ).values()

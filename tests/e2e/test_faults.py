@@ -47,17 +47,17 @@ async def stream(stub, number: int, progress: asyncio.Event | None = None) -> tu
     return ids, migrations
 
 
-@pytest.mark.parametrize("rank", [0, 1])
-async def test_a_killed_rank_costs_a_pause_and_its_group_recovers(pair, rank: int) -> None:
+@pytest.mark.parametrize("process", [0, 1], ids=["leader", "rank"])
+async def test_a_killed_process_costs_a_pause_and_its_group_recovers(pair, process: int) -> None:
     before = {replica["id"]: replica for replica in pair.status()["replicas"]}
-    victim = sorted(before)[rank]
+    victim = sorted(before)[process]
     async with grpc.aio.insecure_channel(pair.document["grpc"]) as channel:
         stub = inference_pb2_grpc.InferenceServiceStub(channel)
         undisturbed = [ids for ids, _ in await asyncio.gather(*(stream(stub, n) for n in range(8)))]
         running = asyncio.Event()
         streams = [asyncio.create_task(stream(stub, n, running)) for n in range(8)]
         await asyncio.wait_for(running.wait(), 30)
-        os.kill(before[victim]["pids"][rank], signal.SIGKILL)
+        os.kill(before[victim]["pids"][process], signal.SIGKILL)
         disturbed = await asyncio.gather(*streams)
     assert [ids for ids, _ in disturbed] == undisturbed
     assert sum(migrations for _, migrations in disturbed) > 0

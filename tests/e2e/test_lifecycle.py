@@ -26,7 +26,7 @@ def test_down_leaves_nothing(new_cluster) -> None:
     shared_before = shared_memory()
     cluster = new_cluster("--replicas", "1", "--tp", "2", "--pp", "2")
     (replica,) = cluster.document["replicas"]
-    assert (replica["tp"], replica["pp"], len(set(replica["pids"]))) == (2, 2, 4)
+    assert (replica["tp"], replica["pp"], len(set(replica["pids"]))) == (2, 2, 5)
     cluster.run("generate", "def __init__(self, ", "--max-tokens", "4")
     # Every process below the supervisor, whether the document names it or not.
     family = {pid for named in cluster.all_pids() for pid in (named, *descendants(named))}

@@ -13,7 +13,8 @@ from headway.worker.group.errors import EXIT_ENGINE_DEAD
 POOL = ("--pages", "20")
 GROUPS = {
     "rank killed": ("--tp", "2"),
-    "rank stopped": ("--pp", "2", "--step-timeout", "3"),
+    "rank 0 stopped": ("--pp", "2", "--step-timeout", "3"),
+    "rank 1 stopped": ("--pp", "2", "--step-timeout", "3"),
     "leader killed": ("--tp", "2"),
     "told to stop": ("--tp", "2"),
 }
@@ -38,30 +39,34 @@ def named_memory(pid: int) -> list[str]:
 
 def test_killed_rank_takes_the_group_along(groups):
     worker = groups["rank killed"].wait_ready()
-    os.kill(worker.pids[1], signal.SIGKILL)
+    _leader, _first, second = worker.pids
+    os.kill(second, signal.SIGKILL)
     assert worker.process.wait(10) == EXIT_ENGINE_DEAD
     assert not wait_gone(worker.pids, 5)
     log = worker.log.read_text()
-    assert f"rank 1 (pid {worker.pids[1]}) died" in log and "most recent call first" in log
+    assert f"rank 1 (pid {second}) died" in log and "most recent call first" in log
 
 
-def test_stopped_rank_is_found_although_nothing_runs(groups):
-    worker = groups["rank stopped"].wait_ready()
-    os.kill(worker.pids[1], signal.SIGSTOP)
+@pytest.mark.parametrize("rank", [0, 1])
+def test_stopped_rank_is_found_although_nothing_runs(groups, rank):
+    worker = groups[f"rank {rank} stopped"].wait_ready()
+    os.kill(worker.pids[1 + rank], signal.SIGSTOP)
     assert worker.process.wait(30) == EXIT_ENGINE_DEAD
     assert not wait_gone(worker.pids, 5)
-    assert "no progress for 3 s" in worker.log.read_text() and "on rank 1" in worker.log.read_text()
+    assert "no progress for 3 s" in worker.log.read_text() and f"on rank {rank}" in worker.log.read_text()
 
 
-def test_followers_go_with_their_leader_and_leave_nothing(groups):
+def test_ranks_go_with_their_leader_and_leave_nothing(groups):
     worker = groups["leader killed"].wait_ready()
-    assert [named_memory(pid) for pid in worker.pids] == [[], []]
+    assert [named_memory(pid) for pid in worker.pids] == [[], [], []]
     os.kill(worker.pids[0], signal.SIGKILL)
     assert not wait_gone(worker.pids, 5)
 
 
 def test_stops_clean(groups):
     worker = groups["told to stop"].wait_ready()
+    computes = ["libtorch_cpu" in Path(f"/proc/{pid}/maps").read_text() for pid in worker.pids]
+    assert computes == [False, True, True], "the leader holds no tensors"
     assert all(running(pid) for pid in worker.pids)
     assert worker.stop() == 0
     assert not wait_gone(worker.pids, 5)

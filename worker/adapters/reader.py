@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-import xxhash
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
@@ -17,10 +16,10 @@ from ...kernels.grouped_lora import LoraPiece, pack_down
 from ..model.checkpoint import FLOATING
 from ..model.safetensors_header import TensorEntry, read_header
 from .config import ALL_LINEAR, CONFIG, AdapterConfig, check_directory, is_meant, read_adapter_config
+from .revision import adapter_revision
 from .sites import Projection, Site, layer_of
 
 _TENSOR = re.compile(r"base_model\.model\.(.+)\.lora_([AB])\.weight")
-_CHUNK = 1 << 20
 
 Packed = tuple[Tensor, list[LoraPiece]]
 """An adapter at one site: down [inputs, ranks] and its pieces, scales multiplied in."""
@@ -42,21 +41,6 @@ class _Matrices(NamedTuple):
 
     down: tuple[int, ...]
     up: tuple[int, ...]
-
-
-def adapter_revision(directory: Path) -> str:
-    """Digest of the adapter's files, 32 hexadecimal digits. Raises ConfigError."""
-    weights = check_directory(directory)
-    digest = xxhash.xxh3_128()
-    try:
-        for path in (directory / CONFIG, weights):
-            digest.update(path.stat().st_size.to_bytes(8, "little"))
-            with path.open("rb") as stream:
-                while chunk := stream.read(_CHUNK):
-                    digest.update(chunk)
-    except OSError as error:
-        raise ConfigError(f"{directory} cannot be read: {error}") from None
-    return digest.hexdigest()
 
 
 def read_adapter(directory: Path, sites: Sequence[Site], layers: int, max_rank: int, dtype: torch.dtype) -> HostAdapter:

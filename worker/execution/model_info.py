@@ -17,24 +17,8 @@ from ..model.remote_code import refuse_remote_code
 from ..model.revision import model_revision
 from ..model.split import split_model
 from ..parallel.topology import Topology
+from .info import ModelInfo
 from .kv_cache import kv_bytes_per_page
-
-
-class ModelInfo(msgspec.Struct, frozen=True, kw_only=True):
-    """The model as this group serves it. `kv_bytes_per_page` is one rank's; `dtype` and `device` are torch's names."""
-
-    revision: str
-    architecture: str
-    vocab_size: int
-    hidden_size: int
-    max_context_tokens: int
-    eos_token_ids: tuple[int, ...]
-    default_sampling: SamplingParams
-    num_layers: int
-    kv_bytes_per_page: int
-    page_size: int
-    dtype: str
-    device: str
 
 
 def choose_dtype(config: ModelConfig, device: str, wanted: str) -> torch.dtype:

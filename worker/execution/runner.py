@@ -23,9 +23,10 @@ from ..tiers.counts import PageCounts
 from ..tiers.rank import RankTiers
 from ..tiers.sizes import tier_pages
 from .batch import build_inputs
+from .info import ModelInfo
 from .kv_cache import allocate_cache
 from .memory import suggested_pages
-from .model_info import ModelInfo, choose_dtype, read_model_info
+from .model_info import choose_dtype, read_model_info
 from .pooling import Pooler, pooled_parts
 from .rows import Rows
 from .scoring import Places, RowLogprobs, Scoring, score_prompts

@@ -1,7 +1,7 @@
 """A worker group: the ranks of one replica, as processes that live and die together.
 
-The leader (rank 0) is the process that calls `WorkerGroup.start`; a `RankLauncher` starts the others, each of which
-runs `run_rank`.
+The leader is the process that calls `WorkerGroup.start`. It starts the first rank beside itself; a `RankLauncher`
+starts the others. Each rank's process runs `run_rank`.
 """
 
 from .errors import GroupFailed

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from ...core.errors import ConfigError, Refused, Unavailable
+from ..adapters.revision import adapter_revision
 from . import control
 from .followers import Followers
 
@@ -31,8 +32,7 @@ class HasAdapters(Protocol):
 class AdapterLoader:
     """The leader's side: every rank reads, and only when all have done so is the adapter there."""
 
-    def __init__(self, own: RankAdapters, followers: Followers) -> None:
-        self._own = own
+    def __init__(self, followers: Followers) -> None:
         self._followers = followers
         self._numbers = itertools.count(1)
 
@@ -42,8 +42,6 @@ class AdapterLoader:
 
     def revision(self, path: Path) -> str:
         """Digest of the adapter's files. Raises ConfigError."""
-        from ..adapters.reader import adapter_revision
-
         return adapter_revision(path)
 
     def load(self, number: int, path: Path) -> tuple[str, int]:
@@ -53,16 +51,15 @@ class AdapterLoader:
         when a rank does not answer. Then ranks may hold it all the same: the number has to be forgotten.
         """
         self._followers.read_adapter(number, path)
-        own = _read(self._own, number, path)
-        reads = [own, *self._followers.wait_adapter(number, READ_TIMEOUT_S)]
-        if len(reads) < len(self._followers.members) + 1:
+        reads = self._followers.wait_adapter(number, READ_TIMEOUT_S)
+        if len(reads) < len(self._followers.members):
             raise Unavailable(f"not every rank has read {path} within {READ_TIMEOUT_S:g} s", retry_after_s=5.0)
         errors = [read.error for read in reads if read.error]
         if errors:
             raise ConfigError(errors[0])
         if len({read.revision for read in reads}) > 1:
             raise Refused(f"{path} changed while the ranks read it", field="path")
-        return own.revision, max(read.highest_rank for read in reads)
+        return reads[0].revision, max(read.highest_rank for read in reads)
 
 
 def serve_reads(link: socket.socket, runner: HasAdapters) -> threading.Thread:

@@ -12,6 +12,7 @@ import struct
 
 import msgspec
 
+from ..execution.info import ModelInfo
 from ..tiers.counts import PageCounts
 
 MAX_MESSAGE = 64 * 1024
@@ -32,9 +33,10 @@ class Progress(msgspec.Struct, frozen=True, tag=True):
 
 
 class Loaded(msgspec.Struct, frozen=True, tag=True):
-    """Rank to leader: the model is there, and room for this many pages."""
+    """Rank to leader: the model is there, as `info` says, and room for this many pages."""
 
     room: PageCounts
+    info: ModelInfo
 
 
 class Allocate(msgspec.Struct, frozen=True, tag=True):

@@ -1,4 +1,4 @@
-"""The leader's side of its followers: starts them, follows their start, and watches that each lives and keeps pace.
+"""The leader's side of its ranks: starts them, follows their start, and watches that each lives and keeps pace.
 
 One thread polls everything that could say something: the control sockets, each process (by pidfd, so a death is seen in
 well under 100 ms), and the clock.
@@ -6,6 +6,7 @@ well under 100 ms), and the clock.
 
 from __future__ import annotations
 
+import functools
 import hmac
 import logging
 import os
@@ -18,10 +19,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 from ...core.specs import GroupSpec
+from ..execution.info import ModelInfo
 from ..tiers.counts import PageCounts
 from . import control
 from .errors import GroupFailed
-from .launcher import RankLauncher
+from .launcher import RankLauncher, SubprocessLauncher
 from .member import Member
 from .pulse import Pulse
 from .ring import RingMemory, RingReader, RingWriter
@@ -33,7 +35,8 @@ LAST_WORDS_S = 0.05
 
 
 class Followers:
-    """Ranks 1 and up. `on_failure(why, config)` is called once, from the watching thread."""
+    """All ranks: the first one a process beside the leader's, the others by `launcher`. `on_failure(why, config)` is
+    called once, from the watching thread."""
 
     def __init__(
         self,
@@ -50,13 +53,12 @@ class Followers:
         self._token = secrets.token_hex(16)
         self._name = f"headway-{secrets.token_hex(8)}"
         self._server = control.listen(self._name)
-        self._plans = RingMemory.make(spec.world_size - 1) if spec.world_size > 1 else None
-        self._results = RingMemory.make(1) if spec.pp > 1 else None
-        self.plans = RingWriter(self._plans) if self._plans else None
-        self.results = RingReader(0, self._results.memory, self._results.events[0]) if self._results else None
+        self._plans = RingMemory.make(spec.world_size)
+        self._results = RingMemory.make(1)
+        self.plans = RingWriter(self._plans)
+        self.results = RingReader(0, self._results.memory, self._results.events[0])
         self.members: list[Member] = []
         self.sent = 0
-        self.leader_mark = 0
         self._pulse = Pulse(spec.world_size, spec.engine.step_timeout_s)
         self._changed = threading.Condition()
         self._failed = False
@@ -67,8 +69,10 @@ class Followers:
 
     def launch(self, rendezvous: str) -> None:
         """Starts every rank and the watch over them. The calling thread has to live as long as the group."""
+        # The leader holds the first device for its first rank, which so needs nobody else to place it.
+        launchers = [SubprocessLauncher(), *[self._launcher] * (self._spec.world_size - 1)]
         handles = [
-            self._launcher.launch(
+            launcher.launch(
                 RankSpec(
                     group=self._spec,
                     rank=rank,
@@ -78,20 +82,23 @@ class Followers:
                     leader_pid=os.getpid(),
                 )
             )
-            for rank in range(1, self._spec.world_size)
+            for rank, launcher in enumerate(launchers)
         ]
         # Only now: asking for a process id may wait until that process is up.
-        self.members = [Member(rank, handle) for rank, handle in enumerate(handles, start=1)]
+        self.members = [Member(rank, handle) for rank, handle in enumerate(handles)]
         self._thread.start()
 
     def loaded(self) -> float:
-        """Mean share of the weights that the followers have loaded; 1 without followers."""
-        return sum(member.loaded for member in self.members) / len(self.members) if self.members else 1.0
+        """Mean share of the weights that the ranks have loaded."""
+        return sum(member.loaded for member in self.members) / self._spec.world_size
 
-    def wait_loaded(self) -> list[PageCounts]:
-        """The pages that each rank has room for, once all have loaded. Raises GroupFailed."""
-        self._wait(lambda: all(member.room is not None for member in self.members))
-        return [member.room for member in self.members if member.room is not None]
+    def wait_loaded(self) -> tuple[ModelInfo, PageCounts]:
+        """The model, as the first rank has it, and the pages that all ranks have room for, once all have loaded.
+
+        Raises GroupFailed."""
+        self._wait(lambda: all(member.model is not None for member in self.members))
+        models = [member.model for member in self.members if member.model is not None]
+        return models[0].info, functools.reduce(PageCounts.least, (model.room for model in models))
 
     def allocate(self, pages: PageCounts) -> None:
         """Tells every rank to make its pages."""
@@ -137,7 +144,7 @@ class Followers:
 
     def notes(self) -> list[int]:
         """What each rank noted last: how far its disk is (worker/tiers/progress.py)."""
-        return [self.plans.note(reader) for reader in range(len(self.members))] if self.plans is not None else []
+        return [self.plans.note(rank) for rank in range(len(self.members))]
 
     def dump_stacks(self) -> None:
         for member in self.members:
@@ -203,10 +210,9 @@ class Followers:
             log.warning("a stranger connected to the control socket")
             link.close()
             return
-        member = self.members[hello.rank - 1]
-        assert self._plans is not None
-        fds = [self._plans.memory, self._plans.events[hello.rank - 1]]
-        if self._results is not None and hello.rank == (self._spec.pp - 1) * self._spec.tp:
+        member = self.members[hello.rank]
+        fds = [self._plans.memory, self._plans.events[hello.rank]]
+        if hello.rank == (self._spec.pp - 1) * self._spec.tp:
             fds += [self._results.memory, self._results.events[0]]
         control.send_fds(link, tuple(fds))
         member.link = link
@@ -222,8 +228,8 @@ class Followers:
             match message:
                 case control.Progress(loaded):
                     member.loaded = loaded
-                case control.Loaded(room):
-                    member.loaded, member.room = 1.0, room
+                case control.Loaded():
+                    member.loaded, member.model = 1.0, message
                 case control.Allocated():
                     member.allocated = True
                 case control.AdapterRead(number):
@@ -254,9 +260,7 @@ class Followers:
             self._fail(f"rank {member.rank} (pid {member.handle.pid}) died")
 
     def _check_pulse(self) -> None:
-        marks = [self.leader_mark]
-        if self.plans is not None:
-            marks += [self.plans.mark(reader) for reader in range(len(self.members))]
+        marks = [self.plans.mark(rank) for rank in range(len(self.members))]
         late = self._pulse.check(time.monotonic(), self.sent, marks)
         if late:
             names = ", ".join(str(rank) for rank in late)

@@ -1,8 +1,7 @@
-"""The leader: loads its own rank, keeps the followers, runs the engine, and ends the whole when any part fails."""
+"""The leader: keeps the ranks, runs the engine, and ends the whole when any part fails. It computes no tensor."""
 
 from __future__ import annotations
 
-import functools
 import logging
 import os
 import platform
@@ -11,7 +10,6 @@ import threading
 import time
 import uuid
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from ...core.errors import ConfigError
 from ...core.servers import reachable_host
@@ -19,6 +17,7 @@ from ...core.specs import GroupSpec
 from ...core.wire import sampling_to_proto
 from ...proto.headway.v1 import admin_pb2, engine_pb2
 from ..engine import Accept, Engine, Stop
+from ..execution.info import ModelInfo
 from ..pages import PagePool
 from ..scheduler import Limits, Scheduler
 from ..service import AdapterRegistry, Hub, ServiceThread, Standing
@@ -32,11 +31,7 @@ from .errors import EXIT_ENGINE_DEAD, GroupFailed
 from .followers import Followers
 from .launcher import RankLauncher, SubprocessLauncher
 from .plane import StepPlane
-from .process import dump_stacks, dump_stacks_on_signal, limit_threads
-from .rank import JOIN_TIMEOUT_S
-
-if TYPE_CHECKING:
-    from ..execution.runner import Runner
+from .process import dump_stacks, dump_stacks_on_signal
 
 log = logging.getLogger(__name__)
 
@@ -58,7 +53,6 @@ class WorkerGroup:
         self._crew = Crew()
         self._engine: Engine | None = None
         self._hub: Hub | None = None
-        self._loaded = 0.0
         self._failure: tuple[str, bool] | None = None
         self._ready = False
         self._settled = threading.Event()
@@ -67,14 +61,13 @@ class WorkerGroup:
 
     @property
     def pids(self) -> list[int]:
-        """Process ids by rank."""
+        """The leader's process id, then those of the ranks in order."""
         return list(self._standing.pids)
 
     def start(self) -> None:
         """Blocks until the group serves. Raises ConfigError, GroupFailed or OSError (the port); then all ranks are gone
         and the process should end."""
         self.spec.check()
-        limit_threads(self.spec.device)
         dump_stacks_on_signal()
         port = self._service.start(self.spec.host, self.spec.port)
         self.endpoint = f"{reachable_host(self.spec.host)}:{port}"
@@ -135,16 +128,15 @@ class WorkerGroup:
     def _lead(self) -> None:
         """The engine's thread, from loading to the end."""
         try:
-            runner, followers = self._load()
-            plane = StepPlane(runner, followers, self.spec.engine.step_timeout_s)
-            engine = self._engine = self._make_engine(runner, plane)
+            info, followers = self._load()
+            plane = StepPlane(followers, self.spec.engine.step_timeout_s)
+            engine = self._engine = self._make_engine(info, plane, followers)
             engine.ping()
             if self.spec.device != "cpu":
                 engine.warm_up()
-            self._serve(runner, engine, followers)
+            self._serve(info, engine, followers)
             engine.run()
             plane.shut_down()
-            runner.close()
             followers.leave(LEAVE_S)
         except GroupFailed:
             return  # the watch over the followers saw it first, and has said why
@@ -154,66 +146,48 @@ class WorkerGroup:
             text = str(error) if isinstance(error, ConfigError) else f"{type(error).__name__}: {error}"
             self._fail(text, isinstance(error, ConfigError))
 
-    def _load(self) -> tuple[Runner, Followers]:
+    def _load(self) -> tuple[ModelInfo, Followers]:
         spec = self.spec
         followers = self._followers = Followers(
             spec, self._launcher, on_progress=self._progressed, on_failure=self._fail
         )
         rendezvous = f"tcp://127.0.0.1:{_free_port()}"
-        # From this thread, because the kernel ties each follower's life to the thread that started it.
+        # From this thread, because the kernel ties a rank's life to the thread that started it.
         followers.launch(rendezvous)
         self._standing.pids = [os.getpid(), *(member.handle.pid for member in followers.members)]
         self._standing.nodes = [platform.node(), *(member.handle.node for member in followers.members)]
         self._stand(admin_pb2.REPLICA_STATE_LOADING, "loading weights")
-        # Only now, so that all ranks import torch at the same time.
-        from ..execution.runner import Runner
-        from ..parallel.communicator import join
-
-        runner = Runner(spec, join(0, spec.tp, spec.pp, spec.device, rendezvous, JOIN_TIMEOUT_S), self._own_progress)
-        self._own_progress(1.0)
-        pages = self._pages = functools.reduce(PageCounts.least, followers.wait_loaded(), runner.room())
-        followers.allocate(pages)
-        runner.allocate(pages.device, pages.host, pages.disk)
+        info, self._pages = followers.wait_loaded()
+        followers.allocate(self._pages)
         followers.wait_allocated()
-        return runner, followers
+        return info, followers
 
-    def _make_engine(self, runner: Runner, plane: StepPlane) -> Engine:
-        engine, info = self.spec.engine, runner.info
+    def _make_engine(self, info: ModelInfo, plane: StepPlane, followers: Followers) -> Engine:
+        engine, pages = self.spec.engine, self._pages
         limits = self._limits = Limits(
             page_size=engine.page_size,
-            total_pages=runner.total_pages,
-            max_context_tokens=min(info.max_context_tokens, runner.total_pages * engine.page_size),
+            total_pages=pages.device,
+            max_context_tokens=min(info.max_context_tokens, pages.device * engine.page_size),
             max_sequences=engine.max_sequences,
             token_budget=engine.token_budget,
             max_waiting=engine.max_waiting,
             vocab_size=info.vocab_size,
             max_adapters=engine.max_adapters,
         )
-        pool = PagePool(limits.total_pages, limits.page_size, self._make_tiers(runner))
+        pool = PagePool(limits.total_pages, limits.page_size, _make_tiers(pages, followers))
         scheduler = Scheduler(limits, pool, self._crew)
         return Engine(scheduler, plane.run, self._service.publish)
 
-    def _make_tiers(self, runner: Runner) -> Tiers | None:
-        own, followers = runner.tiers, self._followers
-        if own is None:
-            return None
-        assert followers is not None
-
-        def progress() -> Progress:
-            return Progress.of_all([own.progress.word, *followers.notes()])
-
-        return Tiers(self._pages.host, self._pages.disk, progress)
-
-    def _serve(self, runner: Runner, engine: Engine, followers: Followers) -> None:
+    def _serve(self, info: ModelInfo, engine: Engine, followers: Followers) -> None:
         """From here on requests are taken, and failures end the process."""
         hub = self._hub = Hub(self.incarnation, engine.inbox, engine.silence, engine.figures())
-        description = self._description(runner)
-        loader = AdapterLoader(runner.adapters, followers)
+        description = self._description(info)
+        loader = AdapterLoader(followers)
         adapters = AdapterRegistry(self.spec.model_name, loader, engine.inbox, self._adapters_changed)
         path = Path(self.spec.model_path)
-        grammars = GrammarCompiler(path, runner.info.vocab_size, runner.info.eos_token_ids, self._crew)
+        grammars = GrammarCompiler(path, info.vocab_size, info.eos_token_ids, self._crew)
         self._service.ready(ServedEngine(hub, self._limits, description, path, adapters, grammars))
-        self._standing.endpoint, self._standing.revision = self.endpoint, runner.info.revision
+        self._standing.endpoint, self._standing.revision = self.endpoint, info.revision
         with self._lock:
             if self._failure is not None:
                 raise GroupFailed(self._failure[0])
@@ -221,8 +195,8 @@ class WorkerGroup:
         self._stand(admin_pb2.REPLICA_STATE_READY, "")
         self._settled.set()
 
-    def _description(self, runner: Runner) -> engine_pb2.DescribeResponse:
-        spec, info, limits = self.spec, runner.info, self._limits
+    def _description(self, info: ModelInfo) -> engine_pb2.DescribeResponse:
+        spec, limits = self.spec, self._limits
         return engine_pb2.DescribeResponse(
             replica_id=spec.replica_id,
             model=spec.model_name,
@@ -255,14 +229,9 @@ class WorkerGroup:
         state = admin_pb2.REPLICA_STATE_DRAINING if draining else admin_pb2.REPLICA_STATE_READY
         self._stand(state, "draining" if draining else "")
 
-    def _own_progress(self, loaded: float) -> None:
-        self._loaded = loaded
-        self._progressed()
-
     def _progressed(self) -> None:
-        followers = self.spec.world_size - 1
-        theirs = self._followers.loaded() if self._followers is not None else 0.0
-        self._standing.loaded = (self._loaded + theirs * followers) / (followers + 1)
+        assert self._followers is not None
+        self._standing.loaded = self._followers.loaded()
         self._service.changed()
 
     def _stand(self, state: admin_pb2.ReplicaState, reason: str) -> None:
@@ -290,6 +259,12 @@ class WorkerGroup:
             self._followers.kill()
         finally:
             os._exit(EXIT_ENGINE_DEAD)
+
+
+def _make_tiers(pages: PageCounts, followers: Followers) -> Tiers | None:
+    if not pages.host:
+        return None
+    return Tiers(pages.host, pages.disk, lambda: Progress.of_all(followers.notes()))
 
 
 def _free_port() -> int:

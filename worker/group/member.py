@@ -1,4 +1,4 @@
-"""One follower, as its leader knows it."""
+"""One rank, as its leader knows it."""
 
 from __future__ import annotations
 
@@ -7,8 +7,7 @@ import signal
 import socket
 from contextlib import suppress
 
-from ..tiers.counts import PageCounts
-from .control import AdapterRead
+from .control import AdapterRead, Loaded
 from .launcher import RankHandle
 
 
@@ -20,7 +19,7 @@ class Member:
         self.handle = handle
         self.link: socket.socket | None = None
         self.loaded = 0.0
-        self.room: PageCounts | None = None
+        self.model: Loaded | None = None
         self.allocated = False
         self.reads: dict[int, AdapterRead] = {}
         self.last_words: tuple[str, bool] | None = None

@@ -1,4 +1,4 @@
-"""A follower: loads its slice, then runs every plan that comes. It decides nothing."""
+"""A rank: loads its slice, then runs every plan that comes. It decides nothing."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ class _Follower:
         self._spec = spec
         self._link = link
         fds = control.receive_fds(link)
-        self._plans = RingReader(spec.rank - 1, fds[0], fds[1])
+        self._plans = RingReader(spec.rank, fds[0], fds[1])
         self._results = RingWriter(RingMemory(fds[2], [fds[3]])) if len(fds) == 4 else None
 
     def run(self) -> None:
@@ -73,7 +73,7 @@ class _Follower:
         group = spec.group
         comm = join(spec.rank, group.tp, group.pp, group.device, spec.rendezvous, JOIN_TIMEOUT_S)
         runner = Runner(group, comm, self._progress)
-        control.send(self._link, control.Loaded(runner.room()))
+        control.send(self._link, control.Loaded(runner.room(), runner.info))
         allocate = control.receive(self._link)
         if not isinstance(allocate, control.Allocate):
             raise RuntimeError(f"the leader said {allocate!r} where Allocate was due")

@@ -16,7 +16,7 @@ import torch
 
 from headway.core.errors import ConfigError
 from headway.core.specs import EngineSpec, GroupSpec
-from headway.worker.execution.model_info import ModelInfo
+from headway.worker.execution.info import ModelInfo
 from headway.worker.execution.runner import Runner
 from headway.worker.parallel.communicator import Communicator, join
 from headway.worker.plan import StepPlan, StepResult
