@@ -3,7 +3,10 @@
 Each program takes one row, one KV head with all query heads that share it, and one split of the context; a second
 kernel merges the splits in their order (Flash-Decoding: Dao, Haziza, Massa and Sizov, 2023). The size of a split does
 not depend on the batch, so that neither does the order in which a row's sums are taken: its result has the same bits
-alone and in company.
+alone and in company. A row of more than MOST_PARTS splits has several of them to a program, as many as its own length
+says.
+
+The grid is a matter of shapes and of `longest` alone, and lengths are read on the device: what a captured graph needs.
 """
 
 from __future__ import annotations
@@ -11,10 +14,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from .launch import constant, half_type, jit, power_of_two, takes, tl, triton
+from .launch import constant, half_type, jit, power_of_two, takes, tl
 from .rope_kv_write import KvPages
 
 SPLIT = 512  # tokens of context for one program
+MOST_PARTS = 64  # programs for one row and KV head: bounds what the merge reads, and the memory between the two kernels
 LEAST_ROWS = 16  # of a matrix product
 LOG2_E = constant(1.4426950408889634)
 
@@ -33,6 +37,11 @@ def attention_decode(
     if takes(query):
         return _launch(query, pages, tables, lengths, scale, longest, window, softcap)
     return attention_decode_reference(query, pages, tables, lengths, scale, window=window, softcap=softcap)
+
+
+def parts_for(longest: int) -> int:
+    """Programs for one row and KV head, where no row has more than `longest` tokens."""
+    return min(MOST_PARTS, max(1, -(-longest // SPLIT)))
 
 
 def attention_decode_reference(
@@ -75,26 +84,26 @@ def _launch(
 ) -> Tensor:  # fmt: skip
     rows, heads, head_dim = query.shape
     kv_heads = pages.keys.shape[2]
-    splits = max(1, triton.cdiv(longest, SPLIT))
+    parts = parts_for(longest)
     out = torch.empty((rows, heads * head_dim), dtype=query.dtype, device=query.device)
     if not rows:
         return out
-    partial = torch.empty((rows, heads, splits, head_dim), dtype=torch.float32, device=query.device)
-    weights = torch.empty((rows, heads, splits), dtype=torch.float32, device=query.device)
+    partial = torch.empty((rows, heads, parts, head_dim), dtype=torch.float32, device=query.device)
+    weights = torch.empty((rows, heads, parts), dtype=torch.float32, device=query.device)
     narrow = pages.key_scales is not None
     group = heads // kv_heads
     block, stages, warps = pipeline(head_dim, narrow)
-    decode_kernel[(rows, kv_heads, splits)](
+    decode_kernel[(rows, kv_heads, parts)](
         query, pages.keys, pages.values, pages.key_scales if narrow else query,
         pages.value_scales if narrow else query, tables, lengths, partial, weights,
-        scale, softcap, window, tables.stride(0), splits,
+        scale, softcap, window, tables.stride(0), parts,
         KV_HEADS=kv_heads, GROUP=group, GROUP_BLOCK=max(LEAST_ROWS, power_of_two(group)),
         DIM=head_dim, DIM_BLOCK=power_of_two(head_dim), PAGE=pages.page_size, SPLIT=SPLIT, BLOCK=block,
         WINDOW=window > 0, SOFTCAP=softcap > 0, NARROW=narrow, PRECISION=precision(query.dtype),
         num_warps=warps, num_stages=stages,
     )  # fmt: skip
     merge_kernel[(rows, heads)](
-        partial, weights, out, splits, DIM=head_dim, DIM_BLOCK=power_of_two(head_dim), num_warps=1
+        partial, weights, out, parts, DIM=head_dim, DIM_BLOCK=power_of_two(head_dim), num_warps=1
     )
     return out
 
@@ -104,7 +113,7 @@ def pipeline(head_dim: int, narrow: bool) -> tuple[int, int, int]:
     cache takes some for its scales and conversions."""
     if narrow:
         return 32, 3, 4
-    return (64, 3, 8) if head_dim == 128 else (64, 3, 4)
+    return (64, 3, 8) if head_dim >= 128 else (64, 3, 4)
 
 
 def precision(dtype: torch.dtype) -> str:
@@ -117,24 +126,25 @@ def decode_kernel(
     query: tl.tensor, keys: tl.tensor, values: tl.tensor, key_scales: tl.tensor, value_scales: tl.tensor,
     tables: tl.tensor, lengths: tl.tensor,
     partial: tl.tensor, weights: tl.tensor, scale: tl.tensor, softcap: tl.tensor, window: tl.tensor,
-    table_width: tl.tensor, splits: tl.tensor,
+    table_width: tl.tensor, parts: tl.tensor,
     KV_HEADS: tl.constexpr, GROUP: tl.constexpr, GROUP_BLOCK: tl.constexpr, DIM: tl.constexpr,
     DIM_BLOCK: tl.constexpr, PAGE: tl.constexpr, SPLIT: tl.constexpr, BLOCK: tl.constexpr,
     WINDOW: tl.constexpr, SOFTCAP: tl.constexpr, NARROW: tl.constexpr, PRECISION: tl.constexpr,
 ) -> None:  # fmt: skip
-    """One split of one row: its weighted sum of values in `partial`, and the log2 of its weight in `weights`."""
+    """One part of one row: its weighted sum of values in `partial`, and the log2 of its weight in `weights`."""
     row = tl.program_id(0).to(tl.int64)
     kv_head = tl.program_id(1)
-    split = tl.program_id(2)
+    part = tl.program_id(2)
     length = tl.load(lengths + row)
     first = tl.maximum(length - window, 0) if WINDOW else 0
-    start = split * SPLIT
-    stop = tl.minimum(start + SPLIT, length)
+    chunk = tl.cdiv(tl.cdiv(length, SPLIT), parts) * SPLIT
+    start = part * chunk
+    stop = tl.minimum(start + chunk, length)
 
     member = tl.arange(0, GROUP_BLOCK)
     real = member < GROUP
     head = kv_head * GROUP + member
-    slot_of_result = (row * KV_HEADS * GROUP + head) * splits + split
+    slot_of_result = (row * KV_HEADS * GROUP + head) * parts + part
     if (start >= stop) | (stop <= first):
         tl.store(weights + slot_of_result, tl.full((GROUP_BLOCK,), float("-inf"), tl.float32), mask=real)
         return
@@ -180,11 +190,11 @@ def merge_kernel(
     partial: tl.tensor,
     weights: tl.tensor,
     out: tl.tensor,
-    splits: tl.tensor,
+    parts: tl.tensor,
     DIM: tl.constexpr,
     DIM_BLOCK: tl.constexpr,
 ) -> None:
-    """The splits of one row and head into one result, first to last."""
+    """The parts of one row and head into one result, first to last."""
     row = tl.program_id(0).to(tl.int64)
     head = tl.program_id(1)
     result = row * tl.num_programs(1) + head
@@ -193,14 +203,14 @@ def merge_kernel(
     best = tl.full((), float("-inf"), tl.float32)
     total = tl.zeros((), tl.float32)
     sums = tl.zeros((DIM_BLOCK,), tl.float32)
-    for split in range(0, splits):
-        weight = tl.load(weights + result * splits + split)
-        # What a split without tokens left in `partial` is nothing, and could be NaN.
+    for number in range(0, parts):
+        weight = tl.load(weights + result * parts + number)
+        # What a part without tokens left in `partial` is nothing, and could be NaN.
         if weight > float("-inf"):
             higher = tl.maximum(best, weight)
             shrink, grow = tl.exp2(best - higher), tl.exp2(weight - higher)
-            part = tl.load(partial + (result * splits + split) * DIM + at, mask=inside, other=0.0)
-            sums = sums * shrink + part * grow
+            here = tl.load(partial + (result * parts + number) * DIM + at, mask=inside, other=0.0)
+            sums = sums * shrink + here * grow
             total = total * shrink + grow
             best = higher
     found = tl.where(total > 0.0, sums / tl.where(total > 0.0, total, 1.0), 0.0)

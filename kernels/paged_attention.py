@@ -29,7 +29,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .attention_decode import attention_decode
-from .attention_prefill import attention_prefill, plan_tiles
+from .attention_prefill import TILE_FIELDS, attention_prefill, plan_tiles
 from .launch import runs_on
 from .native import LANES, native, native_takes, native_type
 from .rope_kv_write import KvPages
@@ -38,6 +38,7 @@ CPU_GROUP_TOKENS = 1024  # keys gathered for one call should stay in the second-
 CAPPED_SCORES = 1 << 23  # scores held at once where they are capped
 CPU_PADDING = 16  # lanes of a vector of float32, which the order of summation depends on
 
+Int32 = npt.NDArray[np.int32]
 Int64 = npt.NDArray[np.int64]
 
 
@@ -66,6 +67,15 @@ class PagedRows:
     @property
     def decoding(self) -> int:
         return int(self.lengths.shape[0])
+
+
+class HostRows(NamedTuple):
+    """What a PagedRows holds, before it goes to the device."""
+
+    tables: Int32
+    lengths: Int32
+    tiles: Int32
+    longest: int
 
 
 class NativeRows(NamedTuple):
@@ -121,8 +131,9 @@ def plan_attention(
     if (lengths > width * page_size).any():
         raise ValueError(f"a context of {lengths.max()} tokens in a block table of {width} pages of {page_size}")
     if runs_on(device):
-        paged = _paged(counts.tolist(), lengths.tolist(), block_tables, device, window or 0, queries_a_tile)
-        return AttentionBatch(paged=paged)
+        host = host_rows(counts, lengths, block_tables.numpy(), queries_a_tile)
+        moved = (torch.from_numpy(array).to(device, non_blocking=True) for array in host[:3])
+        return paged_rows(*moved, host.longest, window)
 
     def groups() -> tuple[RowGroup, ...]:
         return _groups(counts.tolist(), lengths.tolist(), block_tables, page_size, device, dtype, window)
@@ -161,19 +172,44 @@ def _groups(
     return tuple(groups)
 
 
-def _paged(
-    counts: Sequence[int], lengths: Sequence[int], tables: Tensor, device: torch.device, window: int, queries: int
-) -> PagedRows:
-    """Everything in one copy to the device."""
+def host_rows(query_counts: Int64, context_lengths: Int64, tables: Int32, queries_a_tile: int) -> HostRows:
+    """The rows as `paged_rows` wants them on the device: rows with one query first, as for `plan_attention`."""
+    counts, lengths = query_counts.tolist(), context_lengths.tolist()
     decoding = next((row for row, count in enumerate(counts) if count > 1), len(counts))
     firsts = np.cumsum((0, *counts))[decoding:-1].tolist()
-    tiles = plan_tiles(firsts, counts[decoding:], lengths[decoding:], queries)
+    tiles = plan_tiles(firsts, counts[decoding:], lengths[decoding:], queries_a_tile).numpy()
     tiles[:, 0] += decoding
-    short = torch.tensor(lengths[:decoding], dtype=torch.int32)
-    packed = torch.cat((tables.reshape(-1), short, tiles.reshape(-1))).to(device, non_blocking=True)
-    table, rest = packed[: tables.numel()], packed[tables.numel() :]
     longest = max(lengths[:decoding], default=0)
-    return PagedRows(table.view(tables.shape), rest[:decoding], longest, rest[decoding:].view(-1, 4), window)
+    return HostRows(tables, context_lengths[:decoding].astype(np.int32), tiles, longest)
+
+
+def paged_rows(tables: Tensor, lengths: Tensor, tiles: Tensor, longest: int, window: int | None) -> AttentionBatch:
+    """The batch of a HostRows whose arrays lie on the device now: for each window without another copy."""
+    return AttentionBatch(paged=PagedRows(tables, lengths, longest, tiles, window or 0))
+
+
+def plan_decode(
+    tables: Tensor, lengths: Tensor, page_size: int, *, longest: int, dtype: torch.dtype, window: int | None = None
+) -> AttentionBatch:
+    """As `plan_attention`, for rows with one query each whose block tables and lengths lie on the device already.
+
+    tables: [rows, width] int32; lengths: [rows] int32, 1 at least and `longest` at most. Where the kernels run, nothing
+    is read on the host, so that a captured step does what both hold when it is replayed; elsewhere they are read when
+    attention runs, and the batch is good for that once.
+    """
+    rows = len(lengths)
+    if runs_on(lengths.device):
+        return paged_rows(tables, lengths, lengths.new_empty((0, TILE_FIELDS)), longest, window)
+
+    def groups() -> tuple[RowGroup, ...]:
+        return _groups([1] * rows, lengths.tolist(), tables, page_size, lengths.device, dtype, window)
+
+    native_rows: NativeRows | None = None
+    if native_type(lengths.device, dtype):
+        first = torch.arange(rows, dtype=torch.int32)
+        described = torch.stack((first, torch.ones_like(first), lengths), -1)
+        native_rows = NativeRows(tables, described, rows, page_size, window or 0)
+    return AttentionBatch(native=native_rows, plan_groups=groups)
 
 
 def _moved(group: RowGroup, device: torch.device) -> RowGroup:

@@ -118,7 +118,7 @@ def _attention() -> Iterator[Variant]:
         block, stages, warps = attention_decode.pipeline(dim, cache != "bf16")
         yield Variant(
             f"decode {dim} {cache}", attention_decode.decode_kernel,
-            shared | {"lengths": "*i32", "partial": "*fp32", "weights": "*fp32"} | scalars | {"splits": "i32"},
+            shared | {"lengths": "*i32", "partial": "*fp32", "weights": "*fp32"} | scalars | {"parts": "i32"},
             constants | {"GROUP_BLOCK": attention_decode.LEAST_ROWS, "SPLIT": attention_decode.SPLIT, "BLOCK": block},
             num_warps=warps, num_stages=stages,
         )  # fmt: skip
@@ -132,7 +132,7 @@ def _attention() -> Iterator[Variant]:
         )  # fmt: skip
     yield Variant(
         "decode merge", attention_decode.merge_kernel,
-        {"partial": "*fp32", "weights": "*fp32", "out": "*bf16", "splits": "i32"}, {"DIM": 128, "DIM_BLOCK": 128}, 1,
+        {"partial": "*fp32", "weights": "*fp32", "out": "*bf16", "parts": "i32"}, {"DIM": 128, "DIM_BLOCK": 128}, 1,
     )  # fmt: skip
 
 

@@ -8,6 +8,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from headway.kernels import attention_decode as decode_module
 from headway.kernels.attention_decode import attention_decode, attention_decode_reference
 from headway.kernels.attention_prefill import (
     attention_prefill,
@@ -64,6 +65,23 @@ shapes = st.tuples(
          (torch.float32, torch.float8_e4m3fn)]
     ),
 )  # fmt: skip
+
+
+@pytest.mark.parametrize("window", [0, 70])
+def test_decode_of_rows_with_more_splits_than_parts(window: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And each row has the bits that it has alone, whatever grid the company asks for."""
+    monkeypatch.setattr(decode_module, "SPLIT", 64)
+    monkeypatch.setattr(decode_module, "MOST_PARTS", 2)
+    torch.manual_seed(3)
+    lengths = [300, 0, 64, 129, 1]
+    pages, tables = paged(lengths, 16, 2, 32, torch.float32)
+    query, at = torch.randn(len(lengths), 4, 32), torch.tensor(lengths, dtype=torch.int32)
+    found = attention_decode(query, pages, tables, at, 0.2, longest=1000, window=window)
+    close(found, attention_decode_reference(query, pages, tables, at, 0.2, window=window), torch.float32)
+    for row, length in enumerate(lengths):
+        one = slice(row, row + 1)
+        alone = attention_decode(query[one], pages, tables[one], at[one], 0.2, longest=length, window=window)
+        assert torch.equal(alone[0], found[row])
 
 
 @FEW
