@@ -50,3 +50,16 @@ def rope_kv_write(
     /,
 ) -> None:
     """Raises IndexError for a position or slot that is none, before anything is written."""
+
+class Exchange:
+    """What `exchange` returns: a capsule."""
+
+def exchange(memory: int, rank: int, size: int, capacity: int, spins: int, timeout_s: float, /) -> Exchange:
+    """A rank's part in the exchange over `memory` (exchange.h), which has to outlive it. Raises ValueError."""
+
+def set_timeout(exchange: Exchange, timeout_s: float, /) -> None: ...
+def sum_over_ranks(exchange: Exchange, x: int, count: int, type: int, /) -> int:
+    """In place. `type` is 0 for float32, 1 for bfloat16. Returns -1, or a rank that did not come in time."""
+
+def gather_over_ranks(exchange: Exchange, x: int, out: int, rows: int, width: int, /) -> int:
+    """`width` in bytes; `out` is 0 where it is not wanted. Returns the same."""

@@ -34,8 +34,13 @@ typedef struct {
                          float eps);
     void (*swiglu)(const float *gate_up, float *out, size_t rows, size_t width);
     void (*rope_kv_write)(const Rope *);
+    void (*sum_floats)(const float *const *parts, size_t ranks, float *out, size_t count);
+    void (*sum_bfloats)(const uint16_t *const *parts, size_t ranks, uint16_t *out, size_t count);
 } Kernels;
 
+#define SUM_FLOAT 0
+#define SUM_BFLOAT 1
+#define MAX_RANKS 64
 #define MAX_NORMED 1024 /* head_dim where there are norms */
 #define BLOCK_LANES 16 /* queries times the heads that share a key, attended to in one go */
 

@@ -9,6 +9,7 @@
 #include <pthread.h>
 #include <stdlib.h>
 
+#include "exchange.h"
 #include "kernels.h"
 #include "vectors.h"
 
@@ -18,6 +19,7 @@
 #include "vectors.inc"
 #include "attention.inc"
 #include "elementwise.inc"
+#include "sums.inc"
 #undef TARGET
 #undef NAME
 #define TARGET __attribute__((target("avx2,fma")))
@@ -25,6 +27,7 @@
 #include "vectors.inc"
 #include "attention.inc"
 #include "elementwise.inc"
+#include "sums.inc"
 #undef TARGET
 #undef NAME
 #endif
@@ -33,8 +36,11 @@
 #include "vectors.inc"
 #include "attention.inc"
 #include "elementwise.inc"
+#include "sums.inc"
 
-#define TABLE(set) {attend_##set, add_rms_norm_##set, swiglu_##set, rope_kv_write_##set}
+#define TABLE(set)                                                                                  \
+    {attend_##set,        add_rms_norm_##set, swiglu_##set, \
+     rope_kv_write_##set, sum_floats_##set,   sum_bfloats_##set}
 
 typedef struct {
     const char *name;
@@ -208,12 +214,18 @@ static PyObject *rope_kv_write(PyObject *self, PyObject *args) {
     Py_RETURN_NONE;
 }
 
+#include "exchange_module.inc"
+
 static PyMethodDef methods[] = {{"instruction_sets", instruction_sets, METH_NOARGS, NULL},
                                 {"use", use, METH_VARARGS, NULL},
                                 {"attend", attend, METH_VARARGS, NULL},
                                 {"add_rms_norm", add_rms_norm, METH_VARARGS, NULL},
                                 {"swiglu", swiglu, METH_VARARGS, NULL},
                                 {"rope_kv_write", rope_kv_write, METH_VARARGS, NULL},
+                                {"exchange", exchange, METH_VARARGS, NULL},
+                                {"set_timeout", set_timeout, METH_VARARGS, NULL},
+                                {"sum_over_ranks", sum_over_ranks, METH_VARARGS, NULL},
+                                {"gather_over_ranks", gather_over_ranks, METH_VARARGS, NULL},
                                 {NULL, NULL, 0, NULL}};
 
 static struct PyModuleDef definition = {PyModuleDef_HEAD_INIT, "_native", NULL, -1, methods};

@@ -20,6 +20,7 @@ from collectives import (
 from rank_group import RankGroup, free_port, rank_context
 
 from headway.core.errors import ConfigError
+from headway.kernels.native import AVAILABLE
 from headway.worker.parallel import shared_memory
 from headway.worker.parallel.communicator import Communicator, join
 from headway.worker.parallel.errors import RankLost
@@ -58,7 +59,7 @@ def test_ranks_of_uneven_speed(group_of: Callable[[int, int], RankGroup]) -> Non
 def test_shared_memory_is_used_and_has_no_name(group_of: Callable[[int, int], RankGroup]) -> None:
     group = group_of(2, 1)
     if shared_memory.supported():
-        assert group.run(transport) == ["SharedMemoryGroup"] * 2
+        assert group.run(transport) == ["NativeGroup" if AVAILABLE else "PlainGroup"] * 2
     assert group.run(memory_names) == [[], []]
     assert not list(Path("/dev/shm").glob("headway*"))
 

@@ -1,4 +1,4 @@
-"""Sums and gathers over shared memory, for ranks on one node: tens of microseconds where gloo takes a millisecond.
+"""Sums and gathers over shared memory, for ranks on one node: microseconds where gloo takes a millisecond.
 
 The memory is a memfd: it has no name in any directory, ranks open it through the creator's /proc entry, and the kernel
 frees it when the last of them is gone. No crash at any moment can leave it behind, and no tracker is needed.
@@ -19,7 +19,9 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from ...kernels.native import AVAILABLE
 from .errors import RankLost
+from .native_group import NativeGroup
 
 LINE = 64  # bytes of a cache line: flags on lines of their own do not disturb each other
 CAPACITY = 1 << 20  # bytes of one buffer; longer tensors go in pieces
@@ -42,8 +44,20 @@ def supported() -> bool:
     return platform.machine() in ("x86_64", "AMD64") and hasattr(os, "memfd_create")
 
 
-class SharedMemoryGroup:
+class SharedMemoryGroup(Protocol):
     """`size` ranks over one mapping. Made by `open_group`."""
+
+    timeout_s: float
+
+    def all_reduce(self, x: Tensor) -> Tensor: ...
+
+    def gather(self, x: Tensor) -> Tensor | None: ...
+
+    def close(self) -> None: ...
+
+
+class PlainGroup:
+    """The ranks' exchange in Python, for where the one in C is not built."""
 
     def __init__(self, memory: mmap.mmap, rank: int, size: int, capacity: int, timeout_s: float) -> None:
         self.rank = rank
@@ -54,8 +68,7 @@ class SharedMemoryGroup:
         self._memory = memory
         self._flags = memoryview(memory)[: size * LINE].cast("q")
         self._others = [peer * (LINE // 8) for peer in range(size) if peer != rank]
-        # Spinning helps only while every rank has a core to itself.
-        self._spins = SPINS if len(os.sched_getaffinity(0)) >= size else 1
+        self._spins = SPINS if may_spin(size) else 1
         self._views: dict[tuple[torch.dtype, int], list[list[Tensor]]] = {}
 
     def all_reduce(self, x: Tensor) -> Tensor:
@@ -146,6 +159,11 @@ class SharedMemoryGroup:
             return [[view(rank, parity) for rank in range(self.size)] for parity in range(2)]
 
 
+def may_spin(size: int) -> bool:
+    """Spinning helps only while every rank has a core to itself."""
+    return len(os.sched_getaffinity(0)) >= size
+
+
 def open_group(store: Store, name: str, rank: int, size: int, timeout_s: float) -> SharedMemoryGroup:
     """All `size` ranks of the group call this; they meet in `store` under `name`. Raises RankLost."""
     length = size * LINE + 2 * size * CAPACITY
@@ -170,4 +188,6 @@ def open_group(store: Store, name: str, rank: int, size: int, timeout_s: float) 
         finally:
             os.close(descriptor)
         store.set(f"{name}/{rank}", "open")
-    return SharedMemoryGroup(memory, rank, size, CAPACITY, timeout_s)
+    if not AVAILABLE:
+        return PlainGroup(memory, rank, size, CAPACITY, timeout_s)
+    return NativeGroup(memory, rank, size, CAPACITY, timeout_s, spin=may_spin(size))
