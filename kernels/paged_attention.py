@@ -132,8 +132,8 @@ def plan_attention(
         raise ValueError(f"a context of {lengths.max()} tokens in a block table of {width} pages of {page_size}")
     if runs_on(device):
         host = host_rows(counts, lengths, block_tables.numpy(), queries_a_tile)
-        moved = (torch.from_numpy(array).to(device, non_blocking=True) for array in host[:3])
-        return paged_rows(*moved, host.longest, window)
+        tables, ends, tiles = (torch.from_numpy(array).to(device, non_blocking=True) for array in host[:3])
+        return paged_rows(tables, ends, tiles, host.longest, window)
 
     def groups() -> tuple[RowGroup, ...]:
         return _groups(counts.tolist(), lengths.tolist(), block_tables, page_size, device, dtype, window)
