@@ -10,6 +10,7 @@ from contextlib import suppress
 from typing import Any
 
 import grpc
+import uvloop
 from grpc_health.v1._async import HealthServicer
 
 from ...core.servers import listen, new_server, set_serving
@@ -32,7 +33,7 @@ class ServiceThread:
         self._standing = standing
         self._controller_address = controller_address
         self._servicer = EngineServicer(on_drain)
-        self._loop = asyncio.new_event_loop()
+        self._loop = uvloop.new_event_loop()
         self._thread = threading.Thread(target=self._run, name="headway-service", daemon=True)
         self._tasks: list[asyncio.Task[None]] = []
         self._server: grpc.aio.Server | None = None
