@@ -21,6 +21,7 @@ Replicas = Annotated[
 Tp = Annotated[int, typer.Option("--tp", help="Tensor-parallel size: devices that share each layer.")]
 Pp = Annotated[int, typer.Option("--pp", help="Pipeline stages.")]
 Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
+Dtype = Annotated[str, typer.Option(help="Type to compute in: auto, float32, bfloat16 or float16.")]
 LoadFormat = Annotated[
     str, typer.Option(help="auto, or dummy: random weights of the shape in config.json, to measure speed.")
 ]
@@ -49,6 +50,7 @@ def up(
     tp: Tp = 1,
     pp: Pp = 1,
     device: Device = "auto",
+    dtype: Dtype = "auto",
     load_format: LoadFormat = "auto",
     ignore_remote_code: IgnoreRemoteCode = False,
     port: Port = 8000,
@@ -71,6 +73,7 @@ def up(
     from ..cluster.options import resolve
 
     flags = {
+        "--dtype": dtype,
         "--load-format": load_format,
         "--page-size": page_size,
         "--pages": pages,
