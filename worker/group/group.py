@@ -31,7 +31,7 @@ from .errors import EXIT_ENGINE_DEAD, GroupFailed
 from .followers import Followers
 from .launcher import RankLauncher, SubprocessLauncher
 from .plane import StepPlane
-from .process import dump_stacks, dump_stacks_on_signal
+from .process import dump_stacks, dump_stacks_on_signal, spare_collector
 
 log = logging.getLogger(__name__)
 
@@ -134,6 +134,7 @@ class WorkerGroup:
             engine.ping()
             if self.spec.device != "cpu":
                 engine.warm_up()
+            spare_collector()
             self._serve(info, engine, followers)
             engine.run()
             plane.shut_down()

@@ -14,8 +14,9 @@ from ...core.errors import ConfigError
 from ..plan import StepPlan, StepResult
 from . import control
 from .adapters import serve_reads
+from .cores import take_core
 from .errors import EXIT_LEADER_GONE, EXIT_RANK_FAILED
-from .process import dump_stacks_on_signal, limit_threads
+from .process import dump_stacks_on_signal, limit_threads, spare_collector
 from .ring import RingMemory, RingReader, RingWriter
 from .spec import RankSpec
 
@@ -81,6 +82,10 @@ class _Follower:
         runner.allocate(pages.device, pages.host, pages.disk, self._plans.note)
         control.send(self._link, control.Allocated())
         serve_reads(self._link, runner)
+        core = take_core(group.world_size) if group.device == "cpu" else None
+        if core is not None:
+            log.info("rank %d computes on core %d", spec.rank, core.number)
+        spare_collector()
         decoder = msgspec.msgpack.Decoder(StepPlan)
         while not (plan := decoder.decode(self._plans.read())).shutdown:
             result = runner.step(plan)
