@@ -7,6 +7,8 @@ import msgspec
 from .blocks import DEFAULT_PAGE_SIZE
 from .errors import ConfigError
 
+KV_DTYPES = ("auto", "bf16", "fp8", "int8")
+
 
 class EngineSpec(msgspec.Struct, frozen=True, kw_only=True):
     """Limits of one replica's engine. Zero means: choose from the model and the memory at hand.
@@ -14,7 +16,8 @@ class EngineSpec(msgspec.Struct, frozen=True, kw_only=True):
     `max_adapters` LoRA adapters of rank `max_lora_rank` at most lie in device memory at once, more of them in the
     host's; with 0 of them there are none. `host_pages` pages of KV that give way on the device are kept in host memory;
     -1 is none on CPU, and on CUDA what memory allows (worker/tiers/sizes.py). With a directory `kv_disk` a further
-    `disk_pages` are kept in a file there, one a rank.
+    `disk_pages` are kept in a file there, one a rank. `kv_dtype` is what keys and values are kept as: "auto" is the
+    model's own type; "int8" and "fp8" come with a scale for each token and KV head.
     """
 
     page_size: int = DEFAULT_PAGE_SIZE
@@ -29,6 +32,7 @@ class EngineSpec(msgspec.Struct, frozen=True, kw_only=True):
     host_pages: int = -1
     disk_pages: int = 0
     kv_disk: str = ""
+    kv_dtype: str = "auto"
 
 
 class GroupSpec(msgspec.Struct, frozen=True, kw_only=True):
@@ -78,6 +82,8 @@ class GroupSpec(msgspec.Struct, frozen=True, kw_only=True):
         for name in ("total_pages", "max_context_tokens", "max_adapters", "disk_pages"):
             if getattr(engine, name) < 0:
                 raise ConfigError(f"{name} must be at least 0, got {getattr(engine, name)}")
+        if engine.kv_dtype not in KV_DTYPES:
+            raise ConfigError(f"kv_dtype must be one of {', '.join(KV_DTYPES)}, got {engine.kv_dtype!r}")
         if engine.host_pages < -1:
             raise ConfigError(f"host_pages must be at least 0, or -1 to choose, got {engine.host_pages}")
         if engine.disk_pages and not engine.kv_disk:

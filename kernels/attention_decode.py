@@ -14,8 +14,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from .kv_pages import KvPages
 from .launch import constant, half_type, jit, power_of_two, takes, tl
-from .rope_kv_write import KvPages
 
 SPLIT = 512  # tokens of context for one program
 MOST_PARTS = 64  # programs for one row and KV head: bounds what the merge reads, and the memory between the two kernels
@@ -90,7 +90,7 @@ def _launch(
         return out
     partial = torch.empty((rows, heads, parts, head_dim), dtype=torch.float32, device=query.device)
     weights = torch.empty((rows, heads, parts), dtype=torch.float32, device=query.device)
-    narrow = pages.key_scales is not None
+    narrow = pages.narrow
     group = heads // kv_heads
     block, stages, warps = pipeline(head_dim, narrow)
     decode_kernel[(rows, kv_heads, parts)](

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 from .attention_decode import LOG2_E, gather_context, precision
+from .kv_pages import KvPages
 from .launch import jit, power_of_two, takes, tl
-from .rope_kv_write import KvPages
 
 TILE_FIELDS = 4
 
@@ -93,7 +93,7 @@ def _launch(
 ) -> None:  # fmt: skip
     _, heads, head_dim = query.shape
     kv_heads = pages.keys.shape[2]
-    narrow = pages.key_scales is not None
+    narrow = pages.narrow
     if not len(tiles):
         return
     group = heads // kv_heads

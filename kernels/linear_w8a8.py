@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from .launch import jit, power_of_two, takes, tl, triton
-from .rope_kv_write import quantize_heads
+from .narrow import narrowed, quantize_heads
 
 BLOCK_OUT = 64
 BLOCK_IN = 128
@@ -110,12 +110,7 @@ def quantize_kernel(
     at = tl.arange(0, BLOCK)
     inside = at < INPUTS
     value = tl.load(x + row * INPUTS + at, mask=inside, other=0.0).to(tl.float32)
-    LARGEST: tl.constexpr = 127.0 if INT8 else 448.0
-    scale = tl.maximum(tl.max(tl.abs(value), 0), 1e-20) / LARGEST
-    value = value / scale
-    if INT8:
-        value = tl.where(value >= 0, tl.floor(value + 0.5), tl.ceil(value - 0.5))
-    value = tl.minimum(tl.maximum(value, -LARGEST), LARGEST)
+    value, scale = narrowed(value, INT8)
     tl.store(narrow + row * INPUTS + at, value.to(narrow.dtype.element_ty), mask=inside)
     tl.store(scales + row, scale)
 

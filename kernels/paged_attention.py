@@ -30,9 +30,9 @@ from torch import Tensor
 
 from .attention_decode import attention_decode
 from .attention_prefill import TILE_FIELDS, attention_prefill, plan_tiles
+from .kv_pages import KvPages, load_heads
 from .launch import runs_on
 from .native import LANES, native, native_takes, native_type
-from .rope_kv_write import KvPages
 
 CPU_GROUP_TOKENS = 1024  # keys gathered for one call should stay in the second-level cache
 CAPPED_SCORES = 1 << 23  # scores held at once where they are capped
@@ -310,20 +310,18 @@ def _chunk(
     return RowGroup(token, 1, queries, keys, slots, mask)
 
 
-def paged_attention(
-    query: Tensor, key_cache: Tensor, value_cache: Tensor, batch: AttentionBatch, scale: float, softcap: float = 0.0
-) -> Tensor:
+def paged_attention(query: Tensor, pages: KvPages, batch: AttentionBatch, scale: float, softcap: float = 0.0) -> Tensor:
     """Causal attention of each query over its row's context, or the window of it that `batch` was planned for.
 
-    query: [tokens, heads, head_dim]; caches: [pages, page_size, kv_heads, head_dim], contiguous, of the same dtype;
-    heads is a multiple of kv_heads. Scores become softcap * tanh(score / softcap) where `softcap` is above 0 (Gemma 2).
-    Returns [tokens, heads * head_dim].
+    query: [tokens, heads, head_dim]; heads is a multiple of the cache's kv_heads. Scores become softcap *
+    tanh(score / softcap) where `softcap` is above 0 (Gemma 2). Returns [tokens, heads * head_dim].
     """
     if batch.paged is not None:
-        return _follow_tables(query, KvPages(key_cache, value_cache), batch.paged, scale, softcap)
-    if batch.native is not None and not softcap and query.shape[-1] % LANES == 0:
-        return _in_c(query.contiguous(), key_cache, value_cache, batch.native, scale)
-    outputs = [_attend(query, key_cache, value_cache, group, scale, softcap) for group in batch.groups]
+        return _follow_tables(query, pages, batch.paged, scale, softcap)
+    plain = not softcap and query.shape[-1] % LANES == 0 and native_takes(pages.keys, pages.values)
+    if batch.native is not None and plain:
+        return _in_c(query.contiguous(), pages.keys, pages.values, batch.native, scale)
+    outputs = [_attend(query, pages, group, scale, softcap) for group in batch.groups]
     return outputs[0] if len(outputs) == 1 else torch.cat(outputs)
 
 
@@ -359,16 +357,14 @@ def _follow_tables(query: Tensor, pages: KvPages, rows: PagedRows, scale: float,
     return out
 
 
-def _attend(
-    query: Tensor, key_cache: Tensor, value_cache: Tensor, group: RowGroup, scale: float, softcap: float
-) -> Tensor:
+def _attend(query: Tensor, pages: KvPages, group: RowGroup, scale: float, softcap: float) -> Tensor:
     heads, head_dim = query.shape[1:]
-    kv_heads = key_cache.shape[2]
+    kv_heads = pages.keys.shape[2]
     shared = heads // kv_heads
     rows, queries, context = group.rows, group.queries, group.context
     part = query[group.start : group.start + rows * queries]
-    key = key_cache.view(-1, kv_heads * head_dim).index_select(0, group.slots)
-    value = value_cache.view(-1, kv_heads * head_dim).index_select(0, group.slots)
+    key = load_heads(pages.keys, pages.key_scales, group.slots, query.dtype)
+    value = load_heads(pages.values, pages.value_scales, group.slots, query.dtype)
     if queries == 1:
         # The query heads that share a KV head stand as its queries: no copy of keys and values for each of them.
         key = key.view(rows, context, kv_heads, head_dim).transpose(1, 2)

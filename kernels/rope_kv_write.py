@@ -1,8 +1,4 @@
-"""Norm and rotary embedding of queries and keys, and the write of keys and values into the paged cache, in one pass.
-
-The cache may be narrower than the model: int8 or fp8 (e4m3), with one float32 scale for each token and KV head, taken
-from the largest magnitude of that key or value when it is written.
-"""
+"""Norm and rotary embedding of queries and keys, and the write of keys and values into the paged cache, in one pass."""
 
 from __future__ import annotations
 
@@ -11,31 +7,15 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from .kv_pages import KvPages
+from .kv_write import kv_write
 from .launch import jit, power_of_two, takes, tl
+from .narrow import narrowed
 from .native import native, native_takes
 from .rms_norm import rms_norm_reference
 from .rotary import rotate
 
-INT8_LARGEST = 127.0
-FP8_LARGEST = 448.0  # of e4m3
 NATIVE_HEAD_DIM = 1024
-
-
-class KvPages(NamedTuple):
-    """Keys and values of one layer.
-
-    keys, values: [pages, page_size, kv_heads, head_dim], contiguous, of the model's dtype, int8 or float8_e4m3fn;
-    for the narrow two key_scales, value_scales: [pages, page_size, kv_heads] float32, else None.
-    """
-
-    keys: Tensor
-    values: Tensor
-    key_scales: Tensor | None = None
-    value_scales: Tensor | None = None
-
-    @property
-    def page_size(self) -> int:
-        return int(self.keys.shape[1])
 
 
 class HeadNorms(NamedTuple):
@@ -44,17 +24,6 @@ class HeadNorms(NamedTuple):
     query: Tensor
     key: Tensor
     eps: float
-
-
-def quantize_heads(x: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    """`x` [..., head_dim] as `dtype` (int8 or float8_e4m3fn), and the scale [...] float32 that gives it back."""
-    largest = INT8_LARGEST if dtype == torch.int8 else FP8_LARGEST
-    wide = x.float()
-    scale = wide.abs().amax(-1).clamp_(min=1e-20) / largest
-    narrow = wide / scale.unsqueeze(-1)
-    if dtype == torch.int8:
-        narrow = narrow.round()
-    return narrow.clamp_(-largest, largest).to(dtype), scale
 
 
 def rope_kv_write(
@@ -113,15 +82,7 @@ def rope_kv_write_reference(
     width = cos.shape[-1]
     turned = rotate(qkv[:, : heads + kv_heads, :width], cos[positions].unsqueeze(1), signed_sin[positions].unsqueeze(1))
     turned = torch.cat((turned, qkv[:, : heads + kv_heads, width:]), -1)
-    for new, cache, scales in (
-        (turned[:, heads:], pages.keys, pages.key_scales),
-        (qkv[:, heads + kv_heads :], pages.values, pages.value_scales),
-    ):
-        flat = cache.view(-1, *cache.shape[2:])
-        if scales is None:
-            flat[slots] = new.to(cache.dtype)
-        else:
-            flat[slots], scales.view(-1, kv_heads)[slots] = quantize_heads(new, cache.dtype)
+    kv_write(turned[:, heads:], qkv[:, heads + kv_heads :], pages, slots)
     return turned[:, :heads].contiguous()
 
 
@@ -132,7 +93,7 @@ def _launch(
     tokens, _, head_dim = qkv.shape
     kv_heads, rotary_dim = pages.keys.shape[2], cos.shape[-1]
     query = torch.empty((tokens, heads, head_dim), dtype=qkv.dtype, device=qkv.device)
-    narrow = pages.key_scales is not None
+    narrow = pages.narrow
     if tokens:
         rope_kv_write_kernel[(tokens, heads + 2 * kv_heads)](
             qkv, cos, signed_sin, positions, slots, query, pages.keys, pages.values,
@@ -206,14 +167,7 @@ def _store(
     """One key or value into its place; a narrow one is taken from what the model's own dtype would hold."""
     value = value.to(like.dtype.element_ty)
     if NARROW:
-        wide = value.to(tl.float32)
-        LARGEST: tl.constexpr = 127.0 if INT8 else 448.0
-        scale = tl.maximum(tl.max(tl.abs(wide), 0), 1e-20) / LARGEST
-        wide = wide / scale
-        if INT8:
-            # Half away from zero; ties to even, as torch rounds, are rare and no better.
-            wide = tl.where(wide >= 0, tl.floor(wide + 0.5), tl.ceil(wide - 0.5))
-        wide = tl.minimum(tl.maximum(wide, -LARGEST), LARGEST)
+        wide, scale = narrowed(value.to(tl.float32), INT8)
         tl.store(cache + row * DIM + at, wide.to(cache.dtype.element_ty), mask=inside)
         tl.store(scales + row, scale)
     else:

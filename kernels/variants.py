@@ -219,7 +219,7 @@ def _sampling() -> Iterator[Variant]:
         {"HIDDEN": 4096, "BLOCK": vocab_embedding.BLOCK},
     )  # fmt: skip
     yield Variant(
-        "page copy", page_copy.page_copy_kernel, {"addresses": "*i64", "pages": "*i64", "copies": "*i32"},
+        "page copy", page_copy.page_copy_kernel, {"places": "*i64", "pages": "*i64", "copies": "*i32"},
         {"WORDS": 8192, "WRITE": False, "BLOCK": page_copy.BLOCK},
     )  # fmt: skip
 

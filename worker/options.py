@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 
 from ..core.errors import ConfigError
-from ..core.specs import EngineSpec, GroupSpec
+from ..core.specs import KV_DTYPES, EngineSpec, GroupSpec
 
 DEMO = Path(__file__).parent.parent / "demo" / "headway-demo"
 
@@ -50,6 +50,7 @@ def parse(argv: list[str] | None = None) -> GroupSpec:
         "--disk-pages", type=int, default=engine.disk_pages, help="pages on disk; 0: what it has room for"
     )
     parser.add_argument("--kv-disk", default=engine.kv_disk, metavar="DIR", help="keep pages in a file there, too")
+    parser.add_argument("--kv-dtype", default=engine.kv_dtype, choices=KV_DTYPES, help="what KV is kept as")
     args = parser.parse_args(argv)
     path = DEMO if args.model == "demo" else Path(args.model)
     if not path.is_dir():
@@ -80,5 +81,6 @@ def parse(argv: list[str] | None = None) -> GroupSpec:
             host_pages=args.host_pages,
             disk_pages=args.disk_pages,
             kv_disk=args.kv_disk,
+            kv_dtype=args.kv_dtype,
         ),
     )

@@ -13,9 +13,11 @@ from torch import Tensor
 from ...kernels import linear_w4a16, linear_w8a8
 from ...kernels.attention_decode import attention_decode
 from ...kernels.attention_prefill import attention_prefill, plan_tiles, tile_queries
+from ...kernels.kv_pages import KvPages
+from ...kernels.narrow import quantize_heads
 from ...kernels.page_copy import PageTensors, gather_pages
 from ...kernels.rms_norm import add_rms_norm
-from ...kernels.rope_kv_write import KvPages, quantize_heads, rope_kv_write
+from ...kernels.rope_kv_write import rope_kv_write
 from ...kernels.rotary import rotary_tables
 from ...kernels.sample import Draws, sample
 from ...kernels.swiglu import swiglu
@@ -187,5 +189,5 @@ def _pages(device: torch.device, tiny: bool) -> Iterator[Case]:
     layers, pages = (2, 8) if tiny else (32, 2048)
     tensors = [torch.zeros(pages, PAGE, KV_HEADS, DIM, device=device, dtype=HALF) for _ in range(layers)]
     group, chosen = PageTensors(tensors), torch.randperm(pages, device=device)[: pages // 2]
-    size = 2 * len(chosen) * layers * group.words * 4
+    size = 2 * len(chosen) * group.words * 4
     yield Case("page gather", f"{len(chosen)} pages × {layers}", size, 0, partial(gather_pages, group, chosen))

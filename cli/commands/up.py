@@ -34,6 +34,9 @@ Limit = Annotated[int | None, typer.Option(help="Engine limit. Default: chosen f
 KvDisk = Annotated[
     Path | None, typer.Option(help="Directory in which KV that gives way is kept, too.", show_default=False)
 ]
+KvDtype = Annotated[
+    str | None, typer.Option(help="What KV is kept as: auto (the model's type), bf16, fp8, int8.", show_default=False)
+]
 StepTimeout = Annotated[
     float | None, typer.Option(help="Seconds without progress after which a group is restarted.", show_default=False)
 ]
@@ -67,6 +70,7 @@ def up(
     host_pages: Limit = None,
     disk_pages: Limit = None,
     kv_disk: KvDisk = None,
+    kv_dtype: KvDtype = None,
     step_timeout: StepTimeout = None,
 ) -> None:
     """Stays until Ctrl-C, which stops everything; or returns when the cluster is ready, with `--detach`."""
@@ -86,6 +90,7 @@ def up(
         "--host-pages": host_pages,
         "--disk-pages": disk_pages,
         "--kv-disk": None if kv_disk is None else kv_disk.resolve(),
+        "--kv-dtype": kv_dtype,
         "--step-timeout": step_timeout,
     }
     wanted = resolve(

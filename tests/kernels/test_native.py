@@ -11,10 +11,11 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from headway.kernels.kv_pages import KvPages
 from headway.kernels.native import AVAILABLE, native
 from headway.kernels.paged_attention import AttentionBatch, attention_reference, paged_attention, plan_attention
 from headway.kernels.rms_norm import add_rms_norm, rms_norm_reference
-from headway.kernels.rope_kv_write import HeadNorms, KvPages, rope_kv_write, rope_kv_write_reference
+from headway.kernels.rope_kv_write import HeadNorms, rope_kv_write, rope_kv_write_reference
 from headway.kernels.rotary import rotary_tables
 from headway.kernels.swiglu import swiglu
 
@@ -63,7 +64,7 @@ def attend(query: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, count:
     """The last `count` of the queries, where all tokens stand in pages one after the other."""
     pages = torch.arange(keys.shape[0], dtype=torch.int32).unsqueeze(0)
     batch = plan_attention([count], [len(query)], pages, 16, device=CPU, dtype=torch.float32)
-    return paged_attention(query[len(query) - count :], keys, values, batch, 0.3)
+    return paged_attention(query[len(query) - count :], KvPages(keys, values), batch, 0.3)
 
 
 def test_attention(instructions: str) -> None:
@@ -118,7 +119,7 @@ def test_any_batch(
             keys[page, offset], values[page, offset] = key[at], value[at]
     counts, lengths = [count for _, count in described], [context for context, _ in described]
     plan = plan_attention(counts, lengths, tables, page_size, device=CPU, dtype=torch.float32, window=window)
-    found = paged_attention(query, keys, values, plan, 0.2)
+    found = paged_attention(query, KvPages(keys, values), plan, 0.2)
     wanted = torch.cat(expected) if expected else found.double()
     torch.testing.assert_close(found.double(), wanted, atol=1e-5, rtol=1e-5)
 
@@ -135,7 +136,7 @@ def test_a_cache_of_more_than_two_to_the_31_elements(instructions: str, tmp_path
     cache[-1, :15] = torch.randn(15, 2, 64)
     table = torch.tensor([[pages - 1]], dtype=torch.int32)
     plan = plan_attention([1], [16], table, page_size, device=CPU, dtype=torch.float32)
-    found = paged_attention(asked, cache, cache, plan, 0.1)
+    found = paged_attention(asked, KvPages(cache, cache), plan, 0.1)
     torch.testing.assert_close(found, attention_reference(asked, cache[-1], cache[-1], 0.1).float())
 
 
@@ -148,10 +149,10 @@ def test_what_lies_outside_is_an_error_and_no_wild_read(instructions: str) -> No
 
     for table in ([0, 2], [-1, 0], [2**31 - 1, 0]):
         with pytest.raises(IndexError, match="not in the cache"):
-            paged_attention(query[:1], keys, values, plan(table), 0.3)
-    assert paged_attention(query[:1], keys, values, plan([7, 0], window=4), 0.3).isfinite().all()
+            paged_attention(query[:1], KvPages(keys, values), plan(table), 0.3)
+    assert paged_attention(query[:1], KvPages(keys, values), plan([7, 0], window=4), 0.3).isfinite().all()
     with pytest.raises(AssertionError, match="planned for this batch"):
-        paged_attention(query[:1], keys, values, plan([0, 1], count=20), 0.3)
+        paged_attention(query[:1], KvPages(keys, values), plan([0, 1], count=20), 0.3)
     with pytest.raises(AssertionError):
         add_rms_norm(query[0], query[1], torch.rand(17), 1e-6)
 

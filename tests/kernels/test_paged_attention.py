@@ -9,6 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from headway.kernels.kv_pages import KvPages
 from headway.kernels.kv_write import kv_write
 from headway.kernels.paged_attention import attention_reference, paged_attention, plan_attention
 
@@ -38,7 +39,7 @@ class Case:
         order = torch.randperm(total, generator=generator).to(torch.int32)
         self.tables = torch.full((len(rows), max(widths)), int(order[-1]), dtype=torch.int32)
         caches = [torch.full((total, page_size, kv_heads, head_dim), torch.nan, device=device) for _ in range(2)]
-        self.key_cache, self.value_cache = caches
+        self.pages = KvPages(*caches)
         self.keys, self.values, self.queries = [], [], []
         taken = 0
         for row, ((context, queries), width) in enumerate(zip(rows, widths, strict=True)):
@@ -47,7 +48,7 @@ class Case:
             key, value = (torch.randn(context, kv_heads, head_dim, generator=generator) for _ in range(2))
             positions = torch.arange(context)
             slots = self.tables[row, positions // page_size].long() * page_size + positions % page_size
-            kv_write(key.to(device), value.to(device), self.key_cache, self.value_cache, slots.to(device))
+            kv_write(key.to(device), value.to(device), self.pages, slots.to(device))
             if window is not None:  # nobody sees what lies before the first query's window
                 hidden = slots[: max(0, context - queries + 1 - window)].to(device)
                 for cache in caches:
@@ -64,12 +65,12 @@ class Case:
             self.tables,
             self.page_size,
             device=self.device,
-            dtype=self.key_cache.dtype,
+            dtype=self.pages.keys.dtype,
             window=self.window,
         )
-        scale = 1 / math.sqrt(self.key_cache.shape[-1])
+        scale = 1 / math.sqrt(self.pages.keys.shape[-1])
         query = torch.cat(self.queries).to(self.device)
-        found = paged_attention(query, self.key_cache, self.value_cache, batch, scale, self.softcap).cpu().split(counts)
+        found = paged_attention(query, self.pages, batch, scale, self.softcap).cpu().split(counts)
         for part, query, key, value in zip(found, self.queries, self.keys, self.values, strict=True):
             expected = attention_reference(query, key, value, scale, self.window, self.softcap)
             torch.testing.assert_close(part.double(), expected, atol=tolerance, rtol=tolerance)
@@ -157,7 +158,7 @@ def test_a_rows_bits_do_not_depend_on_its_neighbours(
             dtype=torch.float32,
             window=window,
         )
-        return paged_attention(query[rows], *caches, batch, 0.2, softcap)
+        return paged_attention(query[rows], KvPages(*caches), batch, 0.2, softcap)
 
     together = attend(list(range(8)))
     for row in range(8):

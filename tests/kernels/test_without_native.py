@@ -16,7 +16,7 @@ if "hide" in sys.argv:
     sys.modules["headway.kernels.native._native"] = None  # imports fail, as where no compiler was
 
 from headway.cli.checks.software import cpu_operations
-from headway.kernels import fused_moe, native, paged_attention, rms_norm, rope_kv_write, swiglu
+from headway.kernels import fused_moe, kv_pages, native, paged_attention, rms_norm, rope_kv_write, swiglu
 import headway.worker.model.attention
 
 assert not native.AVAILABLE and native.instruction_set() is None
@@ -28,7 +28,7 @@ one = torch.zeros(1, 1, dtype=torch.int32)
 batch = paged_attention.plan_attention([5], [5], one, 16, device=torch.device("cpu"), dtype=torch.float32)
 query = torch.randn(5, 4, 16)
 expected = paged_attention.attention_reference(query, cache[0][0, :5], cache[1][0, :5], 0.25).float()
-torch.testing.assert_close(paged_attention.paged_attention(query, *cache, batch, 0.25), expected)
+torch.testing.assert_close(paged_attention.paged_attention(query, kv_pages.KvPages(*cache), batch, 0.25), expected)
 finding = cpu_operations()
 print(finding.verdict, finding.detail, finding.next, sep=" | ")
 """

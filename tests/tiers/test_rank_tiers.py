@@ -20,10 +20,11 @@ PAGES, HOST, DISK = 6, 3, 4
 
 
 class Rank:
-    """Random caches of two layers over tiers; `words` are what the disk reported."""
+    """Random caches over tiers, with the scales of narrow ones; `words` are what the disk reported."""
 
     def __init__(self, directory: Path, device: str = "cpu") -> None:
-        self.caches = [torch.randn(PAGES, 4, 2, 8, device=device) for _ in range(4)]
+        narrow = torch.randint(-128, 128, (PAGES, 4, 2, 8), device=device).to(torch.int8)
+        self.caches = [torch.randn(PAGES, 4, 2, 8, device=device), narrow, torch.randn(PAGES, 4, 2, device=device)]
         self.words: list[int] = []
         self.told = threading.Condition()
         self.tiers = RankTiers(self.caches, PageCounts(PAGES, HOST, DISK), str(directory), self.tell)

@@ -20,7 +20,7 @@ from headway.proto.headway.v1 import engine_pb2
 from headway.worker.tiers.counts import PageCounts
 from headway.worker.tiers.sizes import tier_pages
 
-SHAPES = ((), ("--tp", "2"), ("--pp", "2"))
+SHAPES = ((), ("--tp", "2", "--kv-dtype", "int8"), ("--pp", "2", "--kv-dtype", "fp8"))
 PAGES, HOST, DISK, NEW = 20, 24, 64, 8
 POOL = ("--pages", str(PAGES), "--host-pages", str(HOST), "--disk-pages", str(DISK), "--token-budget", "64")
 PROMPTS = [[(31 * at * at + 101 * which) % 3000 + 300 for at in range(66 + which)] for which in range(10)]

@@ -18,7 +18,7 @@ from ..model.revision import model_revision
 from ..model.split import split_model
 from ..parallel.topology import Topology
 from .info import ModelInfo
-from .kv_cache import kv_bytes_per_page
+from .kv_cache import choose_kv_dtype, kv_bytes_per_page, kv_variant
 
 
 def choose_dtype(config: ModelConfig, device: str, wanted: str) -> torch.dtype:
@@ -45,10 +45,12 @@ def read_model_info(path: Path, spec: GroupSpec, place: Topology | None = None) 
         refuse_remote_code(path)
     split = split_model(config, place or Topology(0, spec.tp, spec.pp))
     dtype = choose_dtype(config, spec.device, spec.dtype)
+    engine = spec.engine
     eos, defaults = _generation(path, config)
     served = config.served(_max_context(config, spec))
+    variant = "/".join(filter(None, (served.variant(), kv_variant(engine.kv_dtype, dtype))))
     return ModelInfo(
-        revision=model_revision(path, served.variant(), spec.load_format),
+        revision=model_revision(path, variant, spec.load_format),
         architecture=config.architecture,
         vocab_size=config.vocab_size,
         hidden_size=config.hidden_size,
@@ -56,8 +58,8 @@ def read_model_info(path: Path, spec: GroupSpec, place: Topology | None = None) 
         eos_token_ids=eos,
         default_sampling=defaults,
         num_layers=config.layers,
-        kv_bytes_per_page=kv_bytes_per_page(config, split, spec.engine.page_size, dtype),
-        page_size=spec.engine.page_size,
+        kv_bytes_per_page=kv_bytes_per_page(config, split, engine.page_size, choose_kv_dtype(engine.kv_dtype, dtype)),
+        page_size=engine.page_size,
         dtype=str(dtype).removeprefix("torch."),
         device=spec.device,
     )

@@ -24,7 +24,7 @@ from ..tiers.rank import RankTiers
 from ..tiers.sizes import tier_pages
 from .batch import build_inputs
 from .info import ModelInfo
-from .kv_cache import allocate_cache
+from .kv_cache import allocate_cache, choose_kv_dtype
 from .memory import suggested_pages
 from .model_info import choose_dtype, read_model_info
 from .pooling import Pooler, pooled_parts
@@ -93,11 +93,11 @@ class Runner:
         """Makes the KV cache and the tiers below it, whose disk tells `report` how far it is (tiers/disk.py). Raises
         ConfigError when they do not fit."""
         with torch.inference_mode():
-            self._caches = allocate_cache(
-                self.config, self.model.split, total_pages, self.spec.engine.page_size, self.dtype, self.device
-            )
+            engine, split = self.spec.engine, self.model.split
+            kv_dtype = choose_kv_dtype(engine.kv_dtype, self.dtype)
+            self._caches = allocate_cache(self.config, split, total_pages, engine.page_size, kv_dtype, self.device)
             if host_pages:
-                caches = [tensor for layer in self._caches for tensor in layer]
+                caches = [tensor for layer in self._caches for tensor in layer.tensors()]
                 counts = PageCounts(total_pages, host_pages, disk_pages)
                 self.tiers = RankTiers(caches, counts, self.spec.engine.kv_disk, report)
         self.rows = Rows(self.spec.engine.page_size, total_pages, self.config.vocab_size)

@@ -12,7 +12,7 @@ from ...kernels.kv_write import kv_write
 from ...kernels.launch import takes
 from ...kernels.native import native_takes
 from ...kernels.paged_attention import paged_attention
-from ...kernels.rope_kv_write import HeadNorms, KvPages, rope_kv_write
+from ...kernels.rope_kv_write import HeadNorms, rope_kv_write
 from ...kernels.rotary import rotate
 from .config import ModelConfig
 from .inputs import LayerCache, StepInputs
@@ -71,8 +71,8 @@ class Attention:
         inputs = step.inputs
         if takes(qkv) or native_takes(qkv):
             where = (inputs.positions, inputs.slots)
-            query = rope_kv_write(qkv, *self.rotary.tables, *where, KvPages(*cache), heads, self._norms())
-            return paged_attention(query, *cache, inputs.attention[self.window], self.scale, self.softcap)
+            query = rope_kv_write(qkv, *self.rotary.tables, *where, cache, heads, self._norms())
+            return paged_attention(query, cache, inputs.attention[self.window], self.scale, self.softcap)
         cos, sin = step.rotary[self.rotary]
         if self.query_norm is None or self.key_norm is None:
             turned = rotate(qkv[:, :both], cos, sin)
@@ -80,8 +80,8 @@ class Attention:
         else:
             query = rotate(self.query_norm(qkv[:, :heads]), cos, sin)
             key = rotate(self.key_norm(qkv[:, heads:both]), cos, sin)
-        kv_write(key, qkv[:, both:], *cache, inputs.slots)
-        return paged_attention(query, *cache, inputs.attention[self.window], self.scale, self.softcap)
+        kv_write(key, qkv[:, both:], cache, inputs.slots)
+        return paged_attention(query, cache, inputs.attention[self.window], self.scale, self.softcap)
 
     def _norms(self) -> HeadNorms | None:
         if self.query_norm is None or self.key_norm is None:

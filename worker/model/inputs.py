@@ -8,10 +8,11 @@ from typing import Any
 
 from torch import Tensor
 
+from ...kernels.kv_pages import KvPages
 from ...kernels.paged_attention import AttentionBatch
 from ..adapters.segments import StepSegments
 
-LayerCache = tuple[Tensor, Tensor]  # keys and values, each [pages, page_size, kv_heads, head_dim]
+LayerCache = KvPages
 
 
 @dataclass(frozen=True, slots=True)

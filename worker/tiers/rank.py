@@ -19,7 +19,7 @@ from .progress import Progress
 
 
 class RankTiers:
-    """A buffer of host pages, [host pages, tensors, words] int32, and the disk's file behind it."""
+    """A buffer of host pages, [host pages, words] int32, and the disk's file behind it."""
 
     def __init__(
         self,
@@ -28,11 +28,11 @@ class RankTiers:
         directory: str = "",
         report: Callable[[int], None] = lambda word: None,
     ) -> None:
-        """`caches` are the rank's keys and values, [pages, ...] each. On CUDA the buffer is pinned; elsewhere it takes
-        memory only where it is written. `report` as for DiskTier. Raises ConfigError."""
+        """`caches` are the rank's keys, values and scales, [pages, ...] each. On CUDA the buffer is pinned; elsewhere
+        it takes memory only where it is written. `report` as for DiskTier. Raises ConfigError."""
         self._pages = PageTensors(caches)
         self._device = caches[0].device
-        shape = (pages.host, len(caches), self._pages.words)
+        shape = (pages.host, self._pages.words)
         try:
             if self._device.type == "cuda":
                 self._host = torch.empty(shape, dtype=torch.int32, pin_memory=True)

@@ -16,7 +16,8 @@ from headway.kernels.attention_prefill import (
     plan_tiles,
     tile_queries,
 )
-from headway.kernels.rope_kv_write import KvPages, quantize_heads
+from headway.kernels.kv_pages import KvPages
+from headway.kernels.narrow import quantize_heads
 
 FEW = settings(max_examples=12, deadline=None, suppress_health_check=list(HealthCheck))
 

@@ -8,9 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from headway.kernels.geglu import geglu
+from headway.kernels.kv_pages import KvPages
 from headway.kernels.page_copy import PageTensors, gather_pages, scatter_pages
 from headway.kernels.rms_norm import add_rms_norm, rms_norm, rms_norm_reference
-from headway.kernels.rope_kv_write import HeadNorms, KvPages, rope_kv_write, rope_kv_write_reference
+from headway.kernels.rope_kv_write import HeadNorms, rope_kv_write, rope_kv_write_reference
 from headway.kernels.rotary import rotary_tables
 from headway.kernels.swiglu import swiglu
 from headway.kernels.vocab_embedding import vocab_embedding
@@ -105,20 +106,26 @@ def test_vocab_embedding(tokens: int, hidden: int, first: int) -> None:
 
 def test_pages_go_out_and_come_back() -> None:
     torch.manual_seed(0)
-    tensors = [torch.randn(6, 16, 2, 40), torch.randn(6, 16, 2, 40)]
+    tensors = [
+        torch.randn(6, 16, 2, 40),
+        torch.randint(-128, 128, (6, 16, 2, 40)).to(torch.int8),
+        torch.randn(6, 16, 2),
+    ]
     before = [tensor.clone() for tensor in tensors]
     group, pages = PageTensors(tensors), torch.tensor([4, 1, 5])
     copies = gather_pages(group, pages)
-    assert torch.equal(copies.view(torch.float32).view(3, 2, 16, 2, 40)[:, 1], before[1][pages])
+    whole, bytes_at = 16 * 2 * 40, 16 * 2 * 40 // 4
+    assert torch.equal(copies[:, :whole].view(torch.float32).view(3, 16, 2, 40), before[0][pages])
+    assert torch.equal(copies[:, whole : whole + bytes_at].view(torch.int8).view(3, 16, 2, 40), before[1][pages])
     for tensor in tensors:
-        tensor[pages] = torch.nan
+        tensor[pages] = 77
     scatter_pages(group, pages, copies)
     assert all(torch.equal(now, then) for now, then in zip(tensors, before, strict=True))
-    assert gather_pages(group, pages[:0]).shape == (0, 2, 16 * 2 * 40)
+    assert gather_pages(group, pages[:0]).shape == (0, whole + bytes_at + 16 * 2)
 
 
-def test_pages_of_two_sizes_are_refused() -> None:
-    with pytest.raises(ValueError, match="one size"):
-        PageTensors([torch.zeros(2, 4), torch.zeros(2, 8)])
+def test_pages_that_are_no_words_are_refused() -> None:
+    with pytest.raises(ValueError, match="contiguous"):
+        PageTensors([torch.zeros(4, 2).T])
     with pytest.raises(ValueError, match="4-byte words, got 3"):
         PageTensors([torch.zeros(2, 3, dtype=torch.uint8)])

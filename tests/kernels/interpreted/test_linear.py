@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from headway.kernels import linear_w4a16 as w4
 from headway.kernels.linear_w8a8 import linear_w8a8, linear_w8a8_reference, quantize_rows
-from headway.kernels.rope_kv_write import quantize_heads
+from headway.kernels.narrow import quantize_heads
 
 from .fp8 import same_fp8
 
