@@ -77,8 +77,8 @@ def main() -> None:
         apart = np.abs(own - exact)
         same = np.mean(np.array(best) == np.array(choices))
         print(
-            f"{kv_dtype:8}  {size:7} ({size / whole:4.0%})  {-own.mean():12.4f}  {apart.mean():17.4f}  {apart.max():7.3f}"
-            f"  {same:17.2%}"
+            f"{kv_dtype:8}  {size:7} ({size / whole:4.0%})  {-own.mean():12.4f}  {apart.mean():17.4f}"
+            f"  {apart.max():7.3f}  {same:17.2%}"
         )
 
 
