@@ -65,6 +65,17 @@ class AdapterRead(msgspec.Struct, frozen=True, tag=True):
     error: str = ""
 
 
+class Beat(msgspec.Struct, frozen=True, tag=True):
+    """Between nodes only, both ways: I am there. A rank says how far it is, and its latest note, too."""
+
+    mark: int = 0
+    note: int = 0
+
+
+class Stacks(msgspec.Struct, frozen=True, tag=True):
+    """Leader to a rank on another node, where no signal reaches: write your stacks to your log."""
+
+
 class Failed(msgspec.Struct, frozen=True, tag=True):
     """Rank to leader, last: why it cannot go on. `config`: a person has to change the configuration or checkpoint."""
 
@@ -72,9 +83,18 @@ class Failed(msgspec.Struct, frozen=True, tag=True):
     config: bool
 
 
-Message = Attach | Progress | Loaded | Allocate | Allocated | ReadAdapter | AdapterRead | Failed
-_DECODER = msgspec.msgpack.Decoder(Message)
+Message = Attach | Progress | Loaded | Allocate | Allocated | ReadAdapter | AdapterRead | Beat | Stacks | Failed
+_DECODER: msgspec.msgpack.Decoder[Message] = msgspec.msgpack.Decoder(Message)
 _ENCODER = msgspec.msgpack.Encoder()
+
+
+def encode(message: Message) -> bytes:
+    return _ENCODER.encode(message)
+
+
+def decode(data: bytes) -> Message:
+    """Raises msgspec.DecodeError for what is no message."""
+    return _DECODER.decode(data)
 
 
 def listen(name: str) -> socket.socket:
