@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from headway.core.sampling import SamplingParams
-from headway.core.specs import GroupSpec
+from headway.core.specs import EngineSpec, GroupSpec
 from headway.worker.execution.runner import Runner
 from headway.worker.parallel.communicator import alone
 from headway.worker.plan import RowAdded, RowWork, StepPlan
@@ -66,7 +66,10 @@ def main() -> None:
     parser.add_argument("--top-p", type=float, default=1.0)
     parser.add_argument("--profile", action="store_true", help="torch's profile of the last batch")
     options = parser.parse_args()
-    spec = GroupSpec(replica_id="bench", model_name="bench", model_path=str(options.model), device=options.device)
+    engine = EngineSpec(max_sequences=max(options.batch), token_budget=max(512, *options.batch))
+    spec = GroupSpec(
+        replica_id="bench", model_name="bench", model_path=str(options.model), device=options.device, engine=engine
+    )
     sampling = SamplingParams(temperature=options.temperature, top_p=options.top_p)
     print("batch  context  step ms p50  fastest  model ms p50  around the model  tok/s at p50")
     for batch in options.batch:

@@ -16,6 +16,7 @@ NOT_A_NUMBER = -1
 NONE_ALLOWED = -2
 NO_ADAPTER = -1
 FORGET = -1
+SAMPLED = -1
 
 
 class RowAdded(msgspec.Struct, frozen=True, array_like=True):
@@ -76,7 +77,8 @@ class StepPlan(msgspec.Struct, frozen=True, array_like=True):
 
     `adapters` holds (slot, number) pairs: copy the adapter that was read under this number into the slot; with slot
     FORGET, drop what was read. No row of the slot's last adapter has work in this step or later.
-    `appended` holds (row, token id) pairs: the tokens sampled in earlier steps that the rows go on with. `masks` holds
+    `appended` holds (row, token id) pairs: the tokens sampled in earlier steps that the rows go on with. In place of an
+    id stands SAMPLED where the leader had not seen it when it planned: the one sampled for this row last. `masks` holds
     (row, mask) for sampled rows that a grammar binds: bit i % 32 of the little-endian u32 number i // 32 says whether
     token i may come.
     """

@@ -8,14 +8,18 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
+from torch import Tensor
 
-from ...kernels.paged_attention import AttentionBatch, plan_attention
+from ...kernels.launch import runs_on
+from ...kernels.paged_attention import AttentionBatch, host_rows, paged_rows, plan_attention
 from ..adapters.segments import StepSegments
 from ..model.inputs import StepInputs
-from ..plan import RowWork
+from ..plan import SAMPLED, RowWork
+from .last_tokens import LastTokens
 from .pooling import pooled_parts
 from .rows import Rows
 from .scoring import Places
+from .transfer import Array, to_device
 
 Int64 = npt.NDArray[np.int64]
 
@@ -29,13 +33,17 @@ def build_inputs(
     dtype: torch.dtype,
     queries_a_tile: int = 1,
     segments: StepSegments[Any] | None = None,
-) -> StepInputs:
+    last: LastTokens | None = None,
+    carried: Sequence[Array] = (),
+) -> tuple[StepInputs, list[Tensor]]:
     """Inputs of a step with at least one work item, after `rows` has applied its plan.
 
     Rows with one token come first, by length, because attention groups them as they come. `wanted` are the last tokens
     of sampled rows, in the plan's order, then `places`, then what `pooled_parts` says. `windows` are those of the
     model's layers, `dtype` is the model's, `queries_a_tile` as for `plan_attention`. `segments`
-    hear which adapter each token runs with.
+    hear which adapter each token runs with. Tokens that only the device knows come from `last`.
+
+    Also returns `carried` as tensors on the device: they come along in the step's one copy.
     """
     items = sorted(work, key=_by_length)
     row = np.array([item.row for item in items], np.int64)
@@ -58,11 +66,22 @@ def build_inputs(
 
     if segments is not None:
         segments.begin(rows.adapters[owner], wanted)
-    attention = _attention(rows, row, counts, computed + counts, windows, device, dtype, queries_a_tile)
-    total, packed = len(positions), np.concatenate((token_ids, positions, slots, wanted))
-    tensor = torch.from_numpy(packed).to(device, non_blocking=True)
-    ids, where, into = tensor[: 3 * total].view(3, total)
-    return StepInputs(ids, where, into, attention, tensor[3 * total :], segments)
+    drawn = np.where(token_ids == SAMPLED, owner, -1)
+    arrays: list[Array] = [token_ids, positions, slots, wanted, drawn, *carried]
+    lengths = computed + counts
+    if runs_on(device):
+        tables = rows.tables[row, : -(-int(lengths.max()) // rows.page_size)]
+        host = host_rows(counts, lengths, tables, queries_a_tile)
+        *moved, pages_of, contexts, tiles = to_device([*arrays, *host[:3]], device)
+        attention = {window: paged_rows(pages_of, contexts, tiles, host.longest, window) for window in windows}
+    else:
+        moved = to_device(arrays, device)
+        attention = _attention(rows, row, counts, lengths, windows, device, dtype)
+    ids, where, into, at, owners, *rest = moved
+    if (drawn >= 0).any():
+        assert last is not None, "only a device is ahead of its host"
+        ids = last.filled(ids, owners)
+    return StepInputs(ids, where, into, attention, at, segments), rest
 
 
 def _attention(
@@ -73,7 +92,6 @@ def _attention(
     windows: Sequence[int | None],
     device: torch.device,
     dtype: torch.dtype,
-    queries_a_tile: int,
 ) -> dict[int | None, AttentionBatch]:
     """A plan for each window; while no row has outgrown a window, it is the plan without one."""
     longest = int(lengths.max())
@@ -84,7 +102,7 @@ def _attention(
         if window not in plans:
             plans[window] = plan_attention(
                 counts.tolist(), lengths.tolist(), tables, rows.page_size,
-                device=device, dtype=dtype, window=window, queries_a_tile=queries_a_tile,
+                device=device, dtype=dtype, window=window,
             )  # fmt: skip
         return plans[window]
 

@@ -17,14 +17,17 @@ from ..adapters.rank import RankAdapters
 from ..model.inputs import LayerCache
 from ..model.registry import load_model, read_config
 from ..parallel.communicator import Communicator
-from ..plan import RowWork, StepPlan, StepResult
+from ..plan import SAMPLED, RowWork, StepPlan, StepResult
 from ..sampling.sampler import Sampler
 from ..tiers.counts import PageCounts
 from ..tiers.rank import RankTiers
 from ..tiers.sizes import tier_pages
 from .batch import build_inputs
+from .device_steps import DeviceSteps
 from .info import ModelInfo
 from .kv_cache import allocate_cache, choose_kv_dtype
+from .last_tokens import LastTokens
+from .launched import Finished, Launched
 from .memory import suggested_pages
 from .model_info import choose_dtype, read_model_info
 from .pooling import Pooler, pooled_parts
@@ -33,7 +36,11 @@ from .scoring import Places, RowLogprobs, Scoring, score_prompts
 
 
 class Runner:
-    """Loads on construction; `allocate`, then `step` for each plan, in order, on every rank alike."""
+    """Loads on construction; `allocate`, then `launch` for each plan, in order, on every rank alike.
+
+    On a device `launch` waits for nothing: the next plan may be launched before the last one's result is collected, and
+    its `appended` may say SAMPLED for tokens that only the device knows. On CPU a step is over when `launch` returns.
+    """
 
     def __init__(self, spec: GroupSpec, comm: Communicator, on_progress: Callable[[float], None]) -> None:
         """Reads configuration and weights; `on_progress` gets 0 to 1. Raises ConfigError for a model that cannot be
@@ -65,10 +72,12 @@ class Runner:
         self.pooler = Pooler()
         self.total_pages = 0
         self.tiers: RankTiers | None = None
-        self._scoring = Scoring()
+        self.scoring = Scoring()
         split = self.model.split
-        self._queries_a_tile = tile_queries(split.heads.size, split.kv_heads.size, self.config.head_dim)
-        self._caches: list[LayerCache] = []
+        self.queries_a_tile = tile_queries(split.heads.size, split.kv_heads.size, self.config.head_dim)
+        self.caches: list[LayerCache] = []
+        self.last = LastTokens(spec.engine.max_sequences, comm)
+        self.on_device: DeviceSteps | None = DeviceSteps(self) if self.device.type == "cuda" else None
 
     def suggested_pages(self) -> int:
         """Pages that this rank has memory for. The group uses the least of its ranks'; `spec.engine.total_pages`
@@ -95,54 +104,70 @@ class Runner:
         with torch.inference_mode():
             engine, split = self.spec.engine, self.model.split
             kv_dtype = choose_kv_dtype(engine.kv_dtype, self.dtype)
-            self._caches = allocate_cache(self.config, split, total_pages, engine.page_size, kv_dtype, self.device)
+            self.caches = allocate_cache(self.config, split, total_pages, engine.page_size, kv_dtype, self.device)
             if host_pages:
-                caches = [tensor for layer in self._caches for tensor in layer.tensors()]
+                caches = [tensor for layer in self.caches for tensor in layer.tensors()]
                 counts = PageCounts(total_pages, host_pages, disk_pages)
                 self.tiers = RankTiers(caches, counts, self.spec.engine.kv_disk, report)
         self.rows = Rows(self.spec.engine.page_size, total_pages, self.config.vocab_size)
         self.total_pages = total_pages
 
     def step(self, plan: StepPlan) -> StepResult | None:
-        """Applies one plan. The sampling rank returns the result, the others None. Raises PlanError for a plan that
-        contradicts the batch, RankLost when another rank does not take part."""
+        """Applies one plan and waits for it. The sampling rank returns the result, the others None. Raises what
+        `launch` and `collect` raise."""
+        return self.launch(plan).collect()
+
+    def launch(self, plan: StepPlan) -> Launched:
+        """Applies one plan and begins its work. Raises PlanError for a plan that contradicts the batch, RankLost when
+        another rank does not take part."""
+        plan = self._with_tokens(plan)
         if plan.moves is not None:
             assert self.tiers is not None, "without tiers no plan has moves"
             with torch.inference_mode():
                 self.tiers.apply(plan.moves)
         self.adapters.apply(plan.adapters)
         self.rows.apply(plan)
-        self._scoring.apply(plan)
+        self.scoring.apply(plan)
         if self.sampler is not None:
             self._track(self.sampler, plan)
         if not plan.work:
-            return None if self.sampler is None else StepResult(plan.step, [])
+            return Finished(None if self.sampler is None else StepResult(plan.step, []))
         with torch.inference_mode():
-            places = self._scoring.places(plan.work)
-            inputs = build_inputs(
-                self.rows,
-                plan.work,
-                places,
-                self.model.windows,
-                self.device,
-                self.dtype,
-                self._queries_a_tile,
-                self.adapters.segments,
-            )
-            start = time.perf_counter()
-            hidden = self.model.forward(inputs, self._caches)
-            sampled = [item for item in plan.work if item.sample]
-            logits = self.model.logits(hidden[: len(sampled)]) if hidden is not None and sampled else None
-            if self.sampler is not None and self.device.type == "cuda":
-                torch.cuda.synchronize(self.device)
-            seconds = time.perf_counter() - start
-            scored, pooled = self._prompts(hidden, len(sampled), places, plan)
-            if self.sampler is None:
-                return None
-            tokens, logprobs = ([], []) if logits is None else self._sample(self.sampler, logits, sampled, plan)
+            return Finished(self._run(plan)) if self.on_device is None else self.on_device.launch(plan)
+
+    def _with_tokens(self, plan: StepPlan) -> StepPlan:
+        """The plan, where SAMPLED is left only for tokens that the host does not know."""
+        if all(token != SAMPLED for _, token in plan.appended):
+            return plan
+        with torch.inference_mode():
+            self.last.share()
+        return self.last.resolved(plan) if self.on_device is None else plan
+
+    def _run(self, plan: StepPlan) -> StepResult | None:
+        """A step with work, on CPU."""
+        places = self.scoring.places(plan.work)
+        inputs, _ = build_inputs(
+            self.rows,
+            plan.work,
+            places,
+            self.model.windows,
+            self.device,
+            self.dtype,
+            self.queries_a_tile,
+            self.adapters.segments,
+        )
+        start = time.perf_counter()
+        hidden = self.model.forward(inputs, self.caches)
+        sampled = [item for item in plan.work if item.sample]
+        logits = self.model.logits(hidden[: len(sampled)]) if hidden is not None and sampled else None
+        seconds = time.perf_counter() - start
+        scored, pooled = self.prompts(hidden, len(sampled), places, plan)
+        if self.sampler is None:
+            return None
+        tokens, logprobs = ([], []) if logits is None else self._sample(self.sampler, logits, sampled, plan)
         return StepResult(plan.step, tokens, seconds, logprobs, scored, pooled)
 
-    def _prompts(
+    def prompts(
         self, hidden: Tensor | None, start: int, places: list[Places], plan: StepPlan
     ) -> tuple[RowLogprobs, list[tuple[int, bytes]]]:
         """What the hidden states after the first `start` give: log probabilities at `places`, then embeddings."""
@@ -157,15 +182,16 @@ class Runner:
         self, sampler: Sampler, logits: Tensor, sampled: list[RowWork], plan: StepPlan
     ) -> tuple[list[int], RowLogprobs]:
         rows = [item.row for item in sampled]
-        kept = self._scoring.keep(logits, rows)
+        kept = self.scoring.keep(logits, rows)
         tokens = sampler.sample(logits, rows, [item.computed + item.count for item in sampled], plan.masks)
+        self.last.note_now(rows, tokens)
         return tokens, [] if kept is None else kept.score(rows, tokens)
 
     def close(self) -> None:
         """Lets go of the cache and leaves the group."""
         if self.tiers is not None:
             self.tiers.close()
-        self._caches = []
+        self.caches = []
         self.comm.close()
 
     def _track(self, sampler: Sampler, plan: StepPlan) -> None:
@@ -176,4 +202,7 @@ class Runner:
             tokens = np.frombuffer(added.tokens, "<u4").astype(np.int64)
             sampler.add(added.row, added.sampling, tokens, added.prompt_tokens, added.sequence, added.rules)
         for row, token in plan.appended:
-            sampler.append(row, token)
+            if token == SAMPLED:
+                sampler.append_drawn(row, self.last.ids[row : row + 1])
+            else:
+                sampler.append(row, token)

@@ -10,8 +10,9 @@ import torch
 from torch import Tensor
 
 from ..plan import PlaceLogprobs, RowWork, StepPlan
-from ..sampling.logprobs import Logprobs, logprobs_of
+from ..sampling.logprobs import Logprobs, likeliest, logprobs_of
 from .rows import Rows
+from .transfer import Outgoing
 
 PIECE_ELEMENTS = 1 << 23  # logits of a prompt's places at a time: 32 MiB
 
@@ -74,7 +75,23 @@ class Kept(NamedTuple):
     def score(self, rows: Sequence[int], tokens: Sequence[int]) -> RowLogprobs:
         """Log probabilities of those rows' chosen `tokens`; a row that has none is left out."""
         own = torch.tensor([max(tokens[index], 0) for index in self.indices], device=self.logits.device)
-        scored = logprobs_of(self.logits, own, max(self.tops))
+        return self._by_row(rows, tokens, logprobs_of(self.logits, own, max(self.tops)))
+
+    def send(self, rows: Sequence[int], tokens: Tensor, outgoing: Outgoing) -> Callable[[list[int]], RowLogprobs]:
+        """The same of tokens that are still on the device, [samples] int64: what `score` would return, once `outgoing`
+        has come and the tokens are known."""
+        own = (
+            tokens[torch.tensor(self.indices)].clamp(min=0) if len(self.indices) < len(tokens) else tokens.clamp(min=0)
+        )
+        ids, values = (outgoing.add(part) for part in likeliest(self.logits, own, max(self.tops)))
+
+        def scored(known: list[int]) -> RowLogprobs:
+            found = Logprobs(outgoing.taken(ids).astype("<u4"), outgoing.taken(values))
+            return self._by_row(rows, known, found)
+
+        return scored
+
+    def _by_row(self, rows: Sequence[int], tokens: Sequence[int], scored: Logprobs) -> RowLogprobs:
         return [
             (rows[index], scored.part(at, at + 1, top))
             for at, (index, top) in enumerate(zip(self.indices, self.tops, strict=True))

@@ -28,9 +28,14 @@ class Logprobs(NamedTuple):
 
 def logprobs_of(logits: Tensor, own: Tensor, top: int) -> Logprobs:
     """logits: [places, vocabulary] float32; own: [places] int64, each place's token; top: how many of the likeliest."""
+    ids, values = likeliest(logits, own, top)
+    return Logprobs(ids.cpu().numpy().astype("<u4"), values.cpu().numpy())
+
+
+def likeliest(logits: Tensor, own: Tensor, top: int) -> tuple[Tensor, Tensor]:
+    """The same, left on the device: ids [places, 1 + top] int64 and values, alike, float32."""
     ids, scores = own.unsqueeze(-1), logits.gather(-1, own.unsqueeze(-1))
     if top:
         best = logits.topk(top, -1)
         ids, scores = torch.cat((ids, best.indices), -1), torch.cat((scores, best.values), -1)
-    values = scores - logits.logsumexp(-1, keepdim=True)
-    return Logprobs(ids.cpu().numpy().astype("<u4"), values.cpu().numpy())
+    return ids, scores - logits.logsumexp(-1, keepdim=True)

@@ -24,6 +24,11 @@ class PenaltyCounts:
         output = ids[prompt_tokens:]
         self.output.index_add_(0, output, torch.ones(len(output), device=output.device))
 
+    def count_drawn(self, token: Tensor) -> None:
+        """Takes in an output token that only the device knows, [1] int64."""
+        self.seen.index_fill_(0, token, True)
+        self.output.index_add_(0, token, torch.ones(1, device=token.device))
+
 
 def penalize(logits: Tensor, counts: list[PenaltyCounts], params: list[SamplingParams]) -> None:
     """Changes `logits` ([rows, vocabulary] float32) in place, row i by `params[i]`.

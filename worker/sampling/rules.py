@@ -39,6 +39,11 @@ class RowRules:
         self._count = len(output)
         self._tail = output[-self._lengths[-1] :].tolist() if self._lengths else []
 
+    @property
+    def reads_output(self) -> bool:
+        """Whether it matters which tokens come, and not only how many."""
+        return bool(self._lengths)
+
     def append(self, token: int) -> None:
         """The row goes on with an output token."""
         self._count += 1

@@ -19,6 +19,7 @@ from ...core.sampling import SamplingParams
 from ...kernels.launch import takes
 from ...kernels.sample import Draws, sample
 from ..plan import NO_RULES, NONE_ALLOWED, NOT_A_NUMBER
+from .draws import DrawTable, HostDraws, draws_of
 from .filters import least_kept, min_p_floor
 from .masks import apply_masks
 from .noise import gumbel, gumbel_for_all
@@ -37,6 +38,7 @@ class Sampler:
         self.device = device
         self._params: dict[int, SamplingParams] = {}
         self._sequences: dict[int, int] = {}
+        self._table = DrawTable()
         self._counts: dict[int, PenaltyCounts] = {}
         self._rules: dict[int, RowRules] = {}
 
@@ -52,6 +54,7 @@ class Sampler:
         """A row enters with the tokens known so far."""
         self._params[row] = params
         self._sequences[row] = sequence
+        self._table.set(row, params, sequence)
         if rules:
             self._rules[row] = RowRules(rules, self.vocab_size, tokens[prompt_tokens:])
         if params.penalized:
@@ -65,6 +68,14 @@ class Sampler:
             counts.count(np.array([token], np.int64), 0)
         if rules is not None:
             rules.append(token)
+
+    def append_drawn(self, row: int, token: Tensor) -> None:
+        """The same of a token that only the device knows, [1] int64. Waits for it where rules look at it."""
+        counts, rules = self._counts.get(row), self._rules.get(row)
+        if counts is not None:
+            counts.count_drawn(token)
+        if rules is not None:
+            rules.append(int(token) if rules.reads_output else 0)
 
     def free(self, row: int) -> None:
         """A row leaves."""
@@ -80,19 +91,13 @@ class Sampler:
         logits: [rows, vocabulary] float32, which may be changed in place. masks: (row, packed bits), for some rows.
         Raises ValueError for a mask of a row that is not there, or of a wrong length.
         """
-        if masks:
-            apply_masks(logits, [rows.index(row) for row, _ in masks], [mask for _, mask in masks])
-        if self._rules:
-            ruled = [index for index, row in enumerate(rows) if row in self._rules]
-            apply_rules(logits, ruled, [self._rules[rows[index]] for index in ruled])
-        params = [self._params[row] for row in rows]
-        penalized = [index for index, row in enumerate(rows) if row in self._counts]
-        if penalized:
-            part = logits[penalized]
-            penalize(part, [self._counts[rows[index]] for index in penalized], [params[index] for index in penalized])
-            logits[penalized] = part
         if takes(logits):
-            return self._sample_on_device(logits, rows, positions)
+            draws = self.draws(rows, positions)
+            moved = draws_of(*(torch.from_numpy(array).to(self.device) for array in draws[:3]))
+            chosen: list[int] = self.choose(logits, rows, moved, filtered=draws.filtered, masks=masks).tolist()
+            return chosen
+        self._constrain(logits, rows, masks)
+        params = [self._params[row] for row in rows]
         drawn = [index for index, row in enumerate(params) if not row.greedy]
         if len(drawn) == len(rows):
             return self._draw(logits, rows, positions)
@@ -104,16 +109,32 @@ class Sampler:
                 tokens[index] = token
         return tokens
 
-    def _sample_on_device(self, logits: Tensor, rows: list[int], positions: list[int]) -> list[int]:
-        """Greedy rows and others in the same launches."""
-        params = [self._params[row] for row in rows]
-        floats = self._floats([[row.temperature, row.top_p, row.min_p] for row in params]).T.contiguous()
-        sequences, top_k = [self._sequences[row] for row in rows], [row.top_k for row in params]
-        integers = self._integers([sequences, positions, top_k])
-        draws = Draws(floats[0], integers[2].int(), floats[1], floats[2], self._seeds(params), integers[1], integers[0])
-        filtered = any(row.top_k > 0 or row.top_p < 1.0 or row.min_p > 0.0 for row in params)
+    def draws(self, rows: list[int], positions: list[int]) -> HostDraws:
+        """How `rows` draw the tokens that will stand at `positions`, for `choose`."""
+        return self._table.take(rows, positions)
+
+    def choose(
+        self, logits: Tensor, rows: list[int], draws: Draws, *, filtered: bool, masks: Sequence[tuple[int, bytes]] = ()
+    ) -> Tensor:
+        """As `sample`, greedy rows and others in the same launches, and the tokens stay where they are: [rows] int64.
+        The host waits for nothing."""
+        self._constrain(logits, rows, masks)
         logits = logits.contiguous()
-        return _checked(sample(logits, draws, filtered=filtered), logits.amax(-1))
+        return _with_failures(sample(logits, draws, filtered=filtered), logits.amax(-1))
+
+    def _constrain(self, logits: Tensor, rows: list[int], masks: Sequence[tuple[int, bytes]]) -> None:
+        """Masks, rules and penalties, in place."""
+        if masks:
+            apply_masks(logits, [rows.index(row) for row, _ in masks], [mask for _, mask in masks])
+        if self._rules:
+            ruled = [index for index, row in enumerate(rows) if row in self._rules]
+            apply_rules(logits, ruled, [self._rules[rows[index]] for index in ruled])
+        penalized = [index for index, row in enumerate(rows) if row in self._counts] if self._counts else []
+        if penalized:
+            part = logits[penalized]
+            own = [rows[index] for index in penalized]
+            penalize(part, [self._counts[row] for row in own], [self._params[row] for row in own])
+            logits[penalized] = part
 
     def _draw(self, logits: Tensor, rows: list[int], positions: list[int]) -> list[int]:
         """Draws for rows that are not greedy."""
@@ -170,10 +191,12 @@ def _argmax(scores: Tensor) -> Tensor:
 def _checked(tokens: Tensor, best: Tensor) -> list[int]:
     """The tokens, or in place of each why there is none, by the highest logit of its row, [rows]."""
     fine = np.isfinite(best.numpy()).all() if best.device.type == "cpu" else False  # as above
-    if not fine:
-        tokens = torch.where(best.isfinite(), tokens, torch.where(best == -torch.inf, NONE_ALLOWED, NOT_A_NUMBER))
-    chosen: list[int] = tokens.tolist()
+    chosen: list[int] = (tokens if fine else _with_failures(tokens, best)).tolist()
     return chosen
+
+
+def _with_failures(tokens: Tensor, best: Tensor) -> Tensor:
+    return torch.where(best.isfinite(), tokens, torch.where(best == -torch.inf, NONE_ALLOWED, NOT_A_NUMBER))
 
 
 def _at(scores: Tensor, tokens: Tensor) -> Tensor:
