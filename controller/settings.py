@@ -118,5 +118,8 @@ def _parser() -> argparse.ArgumentParser:
     for field in EngineSpec.__struct_fields__:
         default = getattr(EngineSpec(), field)
         flag = "--" + field.removesuffix("_s").removeprefix("total_").replace("_", "-")
-        add(flag, dest=field, type=type(default), default=default, help=f"engine limit; {default} when not given")
+        if isinstance(default, bool):
+            add(flag, dest=field, action=argparse.BooleanOptionalAction, default=default, help="engine switch")
+        else:
+            add(flag, dest=field, type=type(default), default=default, help=f"engine limit; {default} when not given")
     return parser

@@ -18,6 +18,8 @@ class EngineSpec(msgspec.Struct, frozen=True, kw_only=True):
     -1 is none on CPU, and on CUDA what memory allows (worker/tiers/sizes.py). With a directory `kv_disk` a further
     `disk_pages` are kept in a file there, one a rank. `kv_dtype` is what keys and values are kept as: "auto" is the
     model's own type; "int8" and "fp8" come with a scale for each token and KV head.
+    While requests run, newcomers leave `watermark_pages` free; -1 is
+    one in a hundred. With `admission_forecast` they also wait when pages would probably not last for the outputs.
     """
 
     page_size: int = DEFAULT_PAGE_SIZE
@@ -33,6 +35,8 @@ class EngineSpec(msgspec.Struct, frozen=True, kw_only=True):
     disk_pages: int = 0
     kv_disk: str = ""
     kv_dtype: str = "auto"
+    watermark_pages: int = -1
+    admission_forecast: bool = True
 
 
 class GroupSpec(msgspec.Struct, frozen=True, kw_only=True):
@@ -86,6 +90,8 @@ class GroupSpec(msgspec.Struct, frozen=True, kw_only=True):
             raise ConfigError(f"kv_dtype must be one of {', '.join(KV_DTYPES)}, got {engine.kv_dtype!r}")
         if engine.host_pages < -1:
             raise ConfigError(f"host_pages must be at least 0, or -1 to choose, got {engine.host_pages}")
+        if engine.watermark_pages < -1:
+            raise ConfigError(f"watermark_pages must be at least 0, or -1 to choose, got {engine.watermark_pages}")
         if engine.disk_pages and not engine.kv_disk:
             raise ConfigError(f"disk_pages = {engine.disk_pages} needs kv_disk, the directory to keep them in")
         if engine.kv_disk and (engine.host_pages == 0 or (engine.host_pages < 0 and self.device == "cpu")):

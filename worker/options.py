@@ -51,6 +51,15 @@ def parse(argv: list[str] | None = None) -> GroupSpec:
     )
     parser.add_argument("--kv-disk", default=engine.kv_disk, metavar="DIR", help="keep pages in a file there, too")
     parser.add_argument("--kv-dtype", default=engine.kv_dtype, choices=KV_DTYPES, help="what KV is kept as")
+    parser.add_argument(
+        "--watermark-pages", type=int, default=engine.watermark_pages, help="pages newcomers leave free; -1: chosen"
+    )
+    parser.add_argument(
+        "--admission-forecast",
+        action=argparse.BooleanOptionalAction,
+        default=engine.admission_forecast,
+        help="newcomers wait when pages would probably not last for the outputs",
+    )
     args = parser.parse_args(argv)
     path = DEMO if args.model == "demo" else Path(args.model)
     if not path.is_dir():
@@ -82,5 +91,7 @@ def parse(argv: list[str] | None = None) -> GroupSpec:
             disk_pages=args.disk_pages,
             kv_disk=args.kv_disk,
             kv_dtype=args.kv_dtype,
+            watermark_pages=args.watermark_pages,
+            admission_forecast=args.admission_forecast,
         ),
     )

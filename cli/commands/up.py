@@ -37,6 +37,9 @@ KvDisk = Annotated[
 KvDtype = Annotated[
     str | None, typer.Option(help="What KV is kept as: auto (the model's type), bf16, fp8, int8.", show_default=False)
 ]
+AdmissionForecast = Annotated[
+    bool, typer.Option(help="Have requests wait when pages would probably not last for the outputs.")
+]
 StepTimeout = Annotated[
     float | None, typer.Option(help="Seconds without progress after which a group is restarted.", show_default=False)
 ]
@@ -71,6 +74,8 @@ def up(
     disk_pages: Limit = None,
     kv_disk: KvDisk = None,
     kv_dtype: KvDtype = None,
+    watermark_pages: Limit = None,
+    admission_forecast: AdmissionForecast = True,
     step_timeout: StepTimeout = None,
 ) -> None:
     """Stays until Ctrl-C, which stops everything; or returns when the cluster is ready, with `--detach`."""
@@ -91,6 +96,7 @@ def up(
         "--disk-pages": disk_pages,
         "--kv-disk": None if kv_disk is None else kv_disk.resolve(),
         "--kv-dtype": kv_dtype,
+        "--watermark-pages": watermark_pages,
         "--step-timeout": step_timeout,
     }
     wanted = resolve(
@@ -104,6 +110,7 @@ def up(
         engine=(
             *(f"{flag}={value}" for flag, value in flags.items() if value is not None),
             *(["--ignore-remote-code"] if ignore_remote_code else []),
+            *([] if admission_forecast else ["--no-admission-forecast"]),
         ),
     )
     if detach:

@@ -17,6 +17,11 @@ from headway.core.specs import EngineSpec, GroupSpec
         ({"max_waiting": 1}, {"max_waiting": -1}, "max_waiting must be at least 1, got -1"),
         ({"total_pages": 0}, {"total_pages": -1}, "total_pages must be at least 0, got -1"),
         ({"max_context_tokens": 0}, {"max_context_tokens": -1}, "max_context_tokens must be at least 0, got -1"),
+        (
+            {"watermark_pages": 0},
+            {"watermark_pages": -2},
+            "watermark_pages must be at least 0, or -1 to choose, got -2",
+        ),
         ({"step_timeout_s": 0.1}, {"step_timeout_s": 0.0}, "step_timeout must be above 0 seconds, got 0"),
         ({"step_timeout_s": 1e9}, {"step_timeout_s": float("nan")}, "step_timeout must be above 0 seconds, got nan"),
     ],

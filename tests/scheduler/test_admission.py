@@ -24,7 +24,7 @@ ROOT = root_key("revision")
 class Engine:
     """A scheduler over checked ranks."""
 
-    def __init__(self, pages: int, max_sequences: int = 4, token_budget: int = 16) -> None:
+    def __init__(self, pages: int, max_sequences: int = 4, token_budget: int = 16, forecast: bool = False) -> None:
         self.limits = Limits(
             page_size=PAGE_SIZE,
             total_pages=pages,
@@ -33,6 +33,7 @@ class Engine:
             token_budget=token_budget,
             max_waiting=8,
             vocab_size=VOCABULARY,
+            admission_forecast=forecast,
         )
         self.pool = PagePool(pages, PAGE_SIZE)
         self.scheduler = Scheduler(self.limits, self.pool)

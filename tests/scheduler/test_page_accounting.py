@@ -9,7 +9,8 @@ from array import array
 import hypothesis.strategies as st
 from fake_ranks import PAGE_SIZE, FakeRanks, embedding_of, next_token, prefix_digest
 from hypothesis import HealthCheck, settings
-from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+from msgspec import structs
 
 from headway.core.blocks import BlockKey, root_key
 from headway.core.errors import Overloaded
@@ -49,9 +50,6 @@ def expected_output(tokens: list[int], salt: bytes, max_new: int) -> list[int]:
 class Machine(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
-        self.pool = PagePool(TOTAL_PAGES, PAGE_SIZE)
-        self.scheduler = Scheduler(LIMITS, self.pool)
-        self.ranks = FakeRanks(TOTAL_PAGES, VOCABULARY)
         self.live: list[Request] = []
         self.wanted: dict[Request, list[int]] = {}
         self.got: dict[Request, list[int]] = {}
@@ -59,6 +57,12 @@ class Machine(RuleBasedStateMachine):
         self.scored: dict[Request, bool] = {}
         self.replayed: set[BlockKey] = set()
         self.ids = 0
+
+    @initialize(forecast=st.booleans())
+    def begin(self, forecast: bool) -> None:
+        self.pool = PagePool(TOTAL_PAGES, PAGE_SIZE)
+        self.scheduler = Scheduler(structs.replace(LIMITS, admission_forecast=forecast), self.pool)
+        self.ranks = FakeRanks(TOTAL_PAGES, VOCABULARY)
 
     @rule(
         family=st.integers(0, 2),
@@ -131,11 +135,13 @@ class Machine(RuleBasedStateMachine):
             self.one_step()
 
     def one_step(self) -> None:
+        before = {request: request.preemptions for request in self.live}
         plan = self.scheduler.schedule()
         assert plan.total_tokens <= LIMITS.token_budget
         assert bool(plan.work) == bool(self.live), "work to do, and no progress"
         first = min(self.live, key=lambda request: request.urgency, default=None)
         rows = {work.row for work in plan.work}
+        self.check_victims(before)
         if first is not None:
             assert first.row in rows or first.waits_for is not None, (
                 "the most urgent one goes on, or waits for a prefix"
@@ -148,6 +154,14 @@ class Machine(RuleBasedStateMachine):
                 assert self.got[outcome.request] == self.wanted[outcome.request]
                 assert outcome.embedding == self.embeddings[outcome.request]
                 assert (outcome.finish == FINISH_REASON_EMBEDDED) == bool(outcome.request.pooling)
+
+    def check_victims(self, before: dict[Request, int]) -> None:
+        """Whoever gave way gave way to a more urgent one, which now runs."""
+        running = self.scheduler._roster.running
+        for request in self.live:
+            assert request.preemptions <= before[request] + 1, "at most once a step"
+            if request.preemptions > before[request]:
+                assert running and running[0].urgency < request.urgency
 
     def check_scores(self, outcome: Outcome) -> None:
         """Log probabilities of the prompt come once, whole, with the first token."""
@@ -197,6 +211,8 @@ class Machine(RuleBasedStateMachine):
         assert self.scheduler.uncached_tokens == sum(request.uncached for request in self.live)
 
     def teardown(self) -> None:
+        if not hasattr(self, "pool"):
+            return
         steps = 0
         while self.live:
             self.one_step()

@@ -144,3 +144,19 @@ def test_a_prompt_that_gives_way_halfway_is_scored_again_from_its_start() -> Non
             scores += [outcome.prompt_logprobs] if outcome.request is scored else []
     assert [part is not None for part in scores] == [True, False] and scored.cached_tokens == 0
     assert scores[0] is not None and scores[0].ids == scored.tokens[1:30].tobytes()
+
+
+def test_who_loses_the_least_gives_way_unless_another_is_of_lower_priority() -> None:
+    """All pages are in use when the first one needs its fifth. The last in line has computed more than the middle."""
+    for last_priority, gives_way in ((0, 1), (1, 2)):
+        engine = Engine(pages=14, token_budget=64)
+        starts = [prompt(number, length) for number, length in enumerate((12, 6, 22))]
+        requests = [
+            engine.submit(start, 9, priority=level) for start, level in zip(starts, (0, 0, last_priority), strict=True)
+        ]
+        while not engine.scheduler.preemptions:
+            engine.step()
+        assert [request.preemptions for request in requests] == [int(number == gives_way) for number in range(3)]
+        assert requests[0].computed == 17 and order(engine)[0] is requests[0]
+        for request, start in zip(requests, starts, strict=True):
+            assert list(request.tokens) == expected(start, 9)

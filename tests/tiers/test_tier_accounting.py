@@ -13,6 +13,7 @@ import test_page_accounting as base
 from fake_ranks import PAGE_SIZE, prefix_digest
 from hypothesis import HealthCheck, settings
 from hypothesis.stateful import initialize, invariant, precondition, rule
+from msgspec import structs
 from tiered_ranks import TieredRanks
 
 from headway.core.blocks import BlockKey, root_key
@@ -25,12 +26,12 @@ ROOTS = [root_key("revision", tenant_salt=str(root)) for root in range(2)]
 
 
 class TieredMachine(base.Machine):
-    @initialize(host=st.sampled_from([1, 6, 12]), disk=st.sampled_from([0, 4, 30]))
-    def begin(self, host: int, disk: int) -> None:
+    @initialize(forecast=st.booleans(), host=st.sampled_from([1, 6, 12]), disk=st.sampled_from([0, 4, 30]))
+    def begin(self, forecast: bool, host: int = 1, disk: int = 0) -> None:
         self.ranks = TieredRanks(base.TOTAL_PAGES, base.VOCABULARY, host, disk)
         self.tiers = Tiers(host, disk, self.ranks.progress)
         self.pool = PagePool(base.TOTAL_PAGES, PAGE_SIZE, self.tiers)
-        self.scheduler = Scheduler(base.LIMITS, self.pool)
+        self.scheduler = Scheduler(structs.replace(base.LIMITS, admission_forecast=forecast), self.pool)
         self.mirror: dict[Medium, set[BlockKey]] = {medium: set() for medium in Medium}
         self.stuck = 0
 
@@ -64,7 +65,9 @@ class TieredMachine(base.Machine):
         reading = [request for request in self.live if self.tiers.reads(request.disk_job)]
         before = {request: request.computed for request in self.live}
         with patch("headway.worker.tiers.tiers.WAIT_S", 0.0):
+            preempted = {request: request.preemptions for request in self.live}
             plan = self.scheduler.schedule()
+            self.check_victims(preempted)
             assert plan.total_tokens <= base.LIMITS.token_budget
             waits = [request for request in self.live if self.tiers.reads(request.disk_job)]
             assert bool(plan.work) or not set(self.live) - set(waits), "work to do, and no progress"

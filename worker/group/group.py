@@ -174,6 +174,8 @@ class WorkerGroup:
             max_waiting=engine.max_waiting,
             vocab_size=info.vocab_size,
             max_adapters=engine.max_adapters,
+            watermark_pages=engine.watermark_pages,
+            admission_forecast=engine.admission_forecast,
         )
         pool = PagePool(limits.total_pages, limits.page_size, _make_tiers(pages, followers))
         scheduler = Scheduler(limits, pool, self._crew)

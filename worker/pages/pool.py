@@ -13,6 +13,7 @@ A held page may be indexed too: others may share it as soon as its KV is compute
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections import Counter, OrderedDict
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
@@ -132,6 +133,11 @@ class PagePool:
         """How many pages would be free if all these holders released theirs."""
         counts = Counter(page for pages in holders for page in pages)
         return sum(self._references[page] == count for page, count in counts.items())
+
+    def unshared(self, pages: Sequence[int]) -> int:
+        """How many of a sequence's pages nobody else holds: those after the prefix that it shares."""
+        references = self._references
+        return len(pages) - bisect_left(pages, 1, key=lambda page: references[page] == 1)
 
     def store(self, page: int, key: BlockKey, parent: BlockKey, tokens: bytes) -> bool:
         """Indexes a held page whose KV is computed. A second page with the same key stays out: the first one counts.

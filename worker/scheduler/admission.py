@@ -1,6 +1,10 @@
 """Admission: which waiting requests join the batch in this step, and who gives way.
 
-The victim of a preemption is always the last that runs, and the first that runs always makes progress.
+Who joins must find its pages free, and a peak of page use to come (forecast.py) that stays within them: else it waits
+for others to end, rather than to have one of them preempted. One that outranks running requests does not wait.
+
+A victim is less urgent than who needs its pages, so that the most urgent always goes on, and a victim is back before
+any that came after it. Among those it is of the least priority, and of these the one that loses the least work.
 """
 
 from __future__ import annotations
@@ -10,6 +14,7 @@ import itertools
 from ..pages import Prefix
 from ..plan import RowAdded
 from .adapters import BASE
+from .forecast import Forecast
 from .limits import Limits
 from .request import Request
 from .roster import Roster
@@ -23,6 +28,7 @@ class Admission:
         self._limits = limits
         self._roster = roster
         self._pool = roster.pool
+        self._forecast = Forecast(roster.pool, roster.lengths) if limits.admission_forecast else None
         self._blocked_at: tuple[Request, int] | None = None
 
     def admit(self, shares: Shares, added: list[RowAdded], ahead_of: Request | None = None) -> None:
@@ -48,7 +54,7 @@ class Admission:
                 at += 1
                 continue
             victims = self._victims(request, shares)
-            if not (self._roster.rows.available or victims) or self._blocked(request, victims):
+            if not (self._roster.rows.available or victims) or self._blocked(request):
                 return
             prefix = self._roster.find(request)
             if self._wait_for_disk(request, prefix):
@@ -64,9 +70,10 @@ class Admission:
             count = shares.allowance(request)
             shares.give(request, count, self._roster.grow(request, count))
 
-    def give_way(self, shares: Shares) -> None:
-        """A running request needs pages and there are none: the last one that runs, perhaps itself, is preempted."""
-        self._roster.preempt(self._roster.running[-1], shares)
+    def give_way(self, needy: Request, shares: Shares) -> None:
+        """A running request needs a page and none is free: another one is preempted, or itself."""
+        later = itertools.takewhile(lambda other: other is not needy, reversed(self._roster.running))
+        self._roster.preempt(min((other for other in later if other not in shares), key=_loss, default=needy), shares)
 
     def _reads_disk(self, request: Request) -> bool:
         """Whether pages of its prefix are on their way from disk."""
@@ -94,40 +101,47 @@ class Admission:
         return True
 
     def _victims(self, request: Request, shares: Shares) -> list[Request]:
-        """Running requests that would give way to this one, the last first."""
-        running = reversed(self._roster.running)
-        return list(itertools.takewhile(lambda other: request.outranks(other) and other not in shares, running))
+        """Running requests that would give way to this one, in that order."""
+        if request.priority >= self._roster.least_priority:
+            return []
+        outranked = (other for other in self._roster.running if request.outranks(other) and other not in shares)
+        return sorted(outranked, key=_loss)
 
     def _make_room(self, request: Request, hits: list[int], victims: list[Request], shares: Shares) -> bool:
         """Holds `hits` and sees to a row and to pages for the rest of its tokens; without success all is as before."""
-        available = self._available(victims)
+        used = self._pool.used_pages
         self._pool.share(hits)
         missing = self._pool.pages_for(len(request.tokens)) - len(hits)
-        if missing <= self._pool.free_pages + self._pool.freed_by(victim.pages for victim in victims):
+        freed = self._pool.freed_by(victim.pages for victim in victims) if victims else 0
+        spare = self._limits.watermark if len(self._roster.running) > len(victims) else 0
+        if missing + spare <= self._pool.free_pages + freed and self._lasts(request, hits, victims, used - freed):
             while victims and not self._fits(missing):
                 self._roster.preempt(victims.pop(0), shares)
-            if self._fits(missing):
-                self._blocked_at = None
-                return True
+            assert self._fits(missing)
+            return True
         self._pool.release(hits)
-        self._blocked_at = (request, available)
+        self._blocked_at = (request, self._roster.departures)
         return False
 
     def _fits(self, pages: int) -> bool:
-        return bool(self._roster.rows.available) and pages + self._spare_pages <= self._pool.free_pages
+        spare = self._limits.watermark if self._roster.running else 0
+        return bool(self._roster.rows.available) and pages + spare <= self._pool.free_pages
 
-    @property
-    def _spare_pages(self) -> int:
-        return self._limits.watermark if self._roster.running else 0
+    def _lasts(self, request: Request, hits: list[int], victims: list[Request], used: int) -> bool:
+        """Whether pages will probably last for it and those that would not give way to it, who have `used`."""
+        room = self._pool.total_pages - self._limits.watermark
+        most = self._roster.most_pages + self._pool.pages_for(request.prompt_tokens + request.max_new_tokens)
+        if self._forecast is None or most <= room or len(self._roster.running) == len(victims):
+            return True
+        gone = set(victims)
+        others = [other for other in self._roster.running if other not in gone]
+        return self._forecast.peak(others, request, hits, used) <= room
 
-    def _available(self, victims: list[Request]) -> int:
-        return self._pool.free_pages - self._spare_pages + sum(len(victim.pages) for victim in victims)
+    def _blocked(self, request: Request) -> bool:
+        """Whether it did not fit before and nobody has left the batch since: its prefix is then not walked again."""
+        return bool(self._roster.running) and self._blocked_at == (request, self._roster.departures)
 
-    def _blocked(self, request: Request, victims: list[Request]) -> bool:
-        """Whether it did not fit before and no page has come free since: its prefix is then not walked again."""
-        return (
-            bool(self._roster.running)
-            and self._blocked_at is not None
-            and self._blocked_at[0] is request
-            and self._available(victims) <= self._blocked_at[1]
-        )
+
+def _loss(victim: Request) -> tuple[int, int, tuple[int, int]]:
+    """The least goes first: lowest priority, least work that was its own, last in line."""
+    return -victim.priority, victim.computed - victim.entered, (-victim.urgency[0], -victim.urgency[1])

@@ -19,11 +19,13 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     vocab_size: int
     max_adapters: int = 0
     aging_steps: int = 1000  # steps of waiting that outweigh one level of priority
+    watermark_pages: int = -1  # -1: one in a hundred
+    admission_forecast: bool = True
 
     @property
     def watermark(self) -> int:
         """Pages that admission leaves free while others run, so that a newcomer does not force a preemption at once."""
-        return max(1, self.total_pages // 100)
+        return max(1, self.total_pages // 100) if self.watermark_pages < 0 else self.watermark_pages
 
     def check_fits(self, prompt_tokens: int, max_new_tokens: int) -> None:
         """Raises ContextTooLong for a request that could never finish here."""

@@ -20,11 +20,12 @@ class Request:
     """A sequence of known tokens, of which the KV of the first `computed` lies in `pages`.
 
     `tokens` are prompt, then output (delivered elsewhere or generated here). `keys` are the chained keys of its full
-    pages, `committed` of which have been offered to the index. A request without a row waits, perhaps for the page of
-    key `waits_for`, which another one computes, or for `disk_job`, unless 0, which reads pages of its prefix
-    (worker/tiers). The scheduler serves the least `urgency` first. One with `pooling` (of pooling.proto) is there for
-    an embedding: it ends when all its tokens are computed. `adapter` is the number of the LoRA adapter that it runs
-    with. `guide` is set before it is submitted, when a grammar holds its output.
+    pages, `committed` of which have been offered to the index; of those tokens the first `entered` came from the cache.
+    A request without a row waits, perhaps for the page of key `waits_for`, which another one computes, or for
+    `disk_job`, unless 0, which reads pages of its prefix (worker/tiers). The scheduler serves the least `urgency`
+    first. One with `pooling` (of pooling.proto) is there for an embedding: it ends when all its tokens are computed.
+    `adapter` is the number of the LoRA adapter that it runs with. `guide` is set before it is submitted, when a grammar
+    holds its output.
     """
 
     __slots__ = (
@@ -35,6 +36,7 @@ class Request:
         "computed",
         "deadline",
         "disk_job",
+        "entered",
         "eos_token_ids",
         "first_output_sent",
         "guide",
@@ -112,6 +114,7 @@ class Request:
         self.pages: list[int] = []
         self.computed = 0
         self.committed = 0
+        self.entered = 0
         self.preemptions = 0
         self.cached_tokens: int | None = None
         self.first_output_sent = False

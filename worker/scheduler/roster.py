@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 from ..pages import PagePool, Prefix
 from ..plan import RowAdded
 from .adapters import AdapterSlots
+from .lengths import OutputLengths
 from .limits import Limits
 from .line import Line
 from .request import NO_ROW, Request, row_added
@@ -16,7 +19,9 @@ from .underway import Underway
 class Roster:
     """The queue and the batch, both in order of urgency, and what it takes to get from one to the other.
 
-    Who does is decided elsewhere (admission.py, scheduler.py). `uncached_tokens` are what prompts still need computed.
+    Who does is decided elsewhere (admission.py, scheduler.py). `uncached_tokens` are what prompts still need computed;
+    `most_pages` is what the batch would fill if all outputs were as long as they may be and shared nothing; `lengths`
+    are those of outputs that ended. `departures` counts who has left the batch.
     """
 
     def __init__(self, limits: Limits, pool: PagePool) -> None:
@@ -29,6 +34,15 @@ class Roster:
         self.preemptions = 0
         self.cached_tokens = 0
         self.uncached_tokens = 0
+        self.most_pages = 0
+        self.departures = 0
+        self._priorities: Counter[int] = Counter()
+        self.lengths = OutputLengths()
+
+    @property
+    def least_priority(self) -> int:
+        """The highest value of any running request's priority."""
+        return max(self._priorities, default=0)
 
     def enqueue(self, request: Request) -> None:
         """A new request waits."""
@@ -45,11 +59,14 @@ class Roster:
         request.pages = self.pool.gather(prefix)
         request.computed = prefix.depth * self.pool.page_size
         request.committed = prefix.depth
+        request.entered = request.computed
+        self.most_pages += self._most_pages(request)
         request.prefill_end = len(request.tokens)
         if request.cached_tokens is None:
             request.cached_tokens = min(request.computed, request.prompt_tokens)
             self.cached_tokens += request.cached_tokens
         self.running.add(request)
+        self._priorities[request.priority] += 1
         self.underway.begin(request, self.pool.page_size)
         self.set_uncached(request, request.remaining)
         return row_added(request, list(request.pages), self.adapters.enter(request.adapter))
@@ -82,6 +99,8 @@ class Roster:
 
     def leave(self, request: Request) -> None:
         """A request is gone for good, whatever its state; its pages are free at once."""
+        if request.output_tokens:
+            self.lengths.add(request.output_tokens)
         if request.row == NO_ROW:
             self.waiting.remove(request)
             self.set_uncached(request, 0)
@@ -102,14 +121,22 @@ class Roster:
 
     def _retire(self, request: Request) -> None:
         self.running.remove(request)
+        self.departures += 1
+        self._priorities[request.priority] -= 1
+        if not self._priorities[request.priority]:
+            del self._priorities[request.priority]
         self.underway.end(request, request.computed // self.pool.page_size, len(request.keys))
         self.rows.free(request.row)
+        self.most_pages -= self._most_pages(request)
         self.adapters.leave(request.adapter)
         self.pool.release(request.pages)
         request.row = NO_ROW
         request.pages = []
         request.computed = request.committed = 0
         self.set_uncached(request, 0)
+
+    def _most_pages(self, request: Request) -> int:
+        return self.pool.pages_for(request.prompt_tokens + request.max_new_tokens)
 
     def _commit(self, request: Request) -> None:
         """Offers pages whose KV is now complete to the index, as far as the chain of their keys is its own."""

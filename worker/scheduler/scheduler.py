@@ -168,7 +168,7 @@ class Scheduler:
             return
         room = len(request.pages) * self.pool.page_size - request.computed
         while room == 0 and not self.pool.free_pages and request.row != NO_ROW:
-            self._admission.give_way(shares)
+            self._admission.give_way(request, shares)
         if request.row == NO_ROW:
             return
         count = min(count, room + self.pool.free_pages * self.pool.page_size)
