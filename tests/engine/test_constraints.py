@@ -14,7 +14,7 @@ from headway.proto.headway.v1.sampling_pb2 import FINISH_REASON_ABORTED, FINISH_
 from headway.worker.service.constraints import logprobs_from
 
 SHAPES = {"tp1": (), "tp2": ("--tp", "2"), "pp2": ("--pp", "2")}
-POOL = ("--pages", "20")
+POOL = ("--pages", "20", "--no-admission-forecast")
 PROMPT = [(7 * at * at + 13 * at) % 3000 + 300 for at in range(70)]
 NEW = 12
 SAMPLED = SamplingParams(temperature=1.0, seed=42, repetition_penalty=1.2)

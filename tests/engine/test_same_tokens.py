@@ -11,7 +11,7 @@ from headway.proto.headway.v1.sampling_pb2 import FINISH_REASON_LENGTH
 SHAPES = {"tp1": (), "tp2": ("--tp", "2"), "pp2": ("--pp", "2")}
 PROMPT = [(7 * at * at + 13 * at) % 3000 + 300 for at in range(70)]
 NEW = 16
-POOL = ("--pages", "20", "--token-budget", "64")
+POOL = ("--pages", "20", "--token-budget", "64", "--no-admission-forecast")
 WAYS = {"greedy": GREEDY, "sampled": SamplingParams(temperature=1.0, top_p=0.95, top_k=50, seed=42)}
 
 

@@ -14,7 +14,7 @@ from headway.proto.headway.v1 import engine_pb2
 from headway.proto.headway.v1.engine_pb2_grpc import EngineServiceStub
 from headway.proto.headway.v1.sampling_pb2 import FINISH_REASON_ABORTED, FINISH_REASON_EOS, FINISH_REASON_STOP
 
-POOL = ("--pages", "20", "--token-budget", "64")
+POOL = ("--pages", "20", "--token-budget", "64", "--no-admission-forecast")
 LONG = 200
 SMALL_WINDOW = [("grpc.http2.lookahead_bytes", 1024), ("grpc.http2.bdp_probe", 0)]
 

@@ -26,7 +26,7 @@ TEXT = Tokenizer.from_file(str(DEMO / "tokenizer.json"))
 EOS = [0, 4]
 INVALID = grpc.StatusCode.INVALID_ARGUMENT.value[0]
 SHAPES = {"tp1": (), "tp2": ("--tp", "2"), "pp2": ("--pp", "2")}
-POOL = ("--pages", "20")
+POOL = ("--pages", "20", "--no-admission-forecast")
 SAMPLED = SamplingParams(temperature=1.0, seed=11)
 PERSON = {
     "type": "object",
