@@ -17,9 +17,9 @@ class EngineSpec(msgspec.Struct, frozen=True, kw_only=True):
     host's; with 0 of them there are none. `host_pages` pages of KV that give way on the device are kept in host memory;
     -1 is none on CPU, and on CUDA what memory allows (worker/tiers/sizes.py). With a directory `kv_disk` a further
     `disk_pages` are kept in a file there, one a rank. `kv_dtype` is what keys and values are kept as: "auto" is the
-    model's own type; "int8" and "fp8" come with a scale for each token and KV head.
-    While requests run, newcomers leave `watermark_pages` free; -1 is
-    one in a hundred. With `admission_forecast` they also wait when pages would probably not last for the outputs.
+    model's own type; "int8" and "fp8" come with a scale for each token and KV head. While requests run, newcomers leave
+    `watermark_pages` free; -1 is one in a hundred. With `admission_forecast` they also wait when pages would probably
+    not last for the outputs.
     """
 
     page_size: int = DEFAULT_PAGE_SIZE
