@@ -6,9 +6,10 @@ cache, those of the new tokens included. What can be worked out once for all lay
 The torch reference gathers keys and values by token slot, not by page. That costs the same (measured) and never reads a
 slot that does not belong to the row: what a former owner left in a page, be it NaN, cannot reach another sequence.
 
-On CPU a row's result has the same bits, whoever else is in the batch. In float32 an operation in C follows the block
-tables (kernels/native/attention.inc) and takes each query's sums in the order of its context. The torch reference pads
-a decode row to a length that follows from its own alone, and lets it share a call only with rows padded alike.
+On CPU a row's result has the same bits, whoever else is in the batch. In float32 and bfloat16 an operation in C follows
+the block tables (kernels/native/attention.inc) and takes each query's sums in the order of its context. The torch
+reference pads a decode row to a length that follows from its own alone, and lets it share a call only with rows padded
+alike.
 
 With a window, a query sees only the newest keys, its own included, and slots of tokens before the first query's window
 are not read. Their pages stay with the row all the same: other layers may see all of the context, and a page holds its
@@ -32,7 +33,8 @@ from .attention_decode import attention_decode
 from .attention_prefill import TILE_FIELDS, attention_prefill, plan_tiles
 from .kv_pages import KvPages, load_heads
 from .launch import runs_on
-from .native import LANES, native, native_takes, native_type
+from .native import LANES, native
+from .native.tensors import KINDS, native_takes, native_type
 
 CPU_GROUP_TOKENS = 1024  # keys gathered for one call should stay in the second-level cache
 CAPPED_SCORES = 1 << 23  # scores held at once where they are capped
@@ -318,24 +320,24 @@ def paged_attention(query: Tensor, pages: KvPages, batch: AttentionBatch, scale:
     """
     if batch.paged is not None:
         return _follow_tables(query, pages, batch.paged, scale, softcap)
-    plain = not softcap and query.shape[-1] % LANES == 0 and native_takes(pages.keys, pages.values)
-    if batch.native is not None and plain:
+    plain = not softcap and query.shape[-1] % LANES == 0 and query.dtype == pages.keys.dtype
+    if batch.native is not None and plain and native_takes(pages.keys, pages.values):
         return _in_c(query.contiguous(), pages.keys, pages.values, batch.native, scale)
     outputs = [_attend(query, pages, group, scale, softcap) for group in batch.groups]
     return outputs[0] if len(outputs) == 1 else torch.cat(outputs)
 
 
 def _in_c(query: Tensor, key_cache: Tensor, value_cache: Tensor, rows: NativeRows, scale: float) -> Tensor:
-    assert native_takes(query, key_cache, value_cache), "planned for float32 on CPU"
+    assert native_takes(query, key_cache, value_cache), "planned for what the operation in C takes"
     tokens, heads, head_dim = query.shape
     pages, page_size, kv_heads, _ = key_cache.shape
     assert tokens == rows.tokens and page_size == rows.page_size, "planned for this batch and this cache"
     assert key_cache.shape == value_cache.shape and key_cache.shape[3] == head_dim and heads % kv_heads == 0
-    out = torch.empty((tokens, heads * head_dim), dtype=torch.float32)
+    out = torch.empty((tokens, heads * head_dim), dtype=query.dtype)
     native.attend(
-        query.data_ptr(), key_cache.data_ptr(), value_cache.data_ptr(), rows.tables.data_ptr(), rows.rows.data_ptr(),
-        out.data_ptr(), rows.rows.shape[0], rows.tables.shape[1], pages, page_size, kv_heads, heads // kv_heads,
-        head_dim, rows.window, scale,
+        KINDS[query.dtype], query.data_ptr(), key_cache.data_ptr(), value_cache.data_ptr(), rows.tables.data_ptr(),
+        rows.rows.data_ptr(), out.data_ptr(), rows.rows.shape[0], rows.tables.shape[1], pages, page_size, kv_heads,
+        heads // kv_heads, head_dim, rows.window, scale,
     )  # fmt: skip
     return out
 

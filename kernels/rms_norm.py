@@ -7,7 +7,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .launch import jit, power_of_two, takes, tl
-from .native import native, native_takes
+from .native import native
+from .native.tensors import KINDS, native_takes, native_wide
 
 
 def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
@@ -18,7 +19,7 @@ def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
     """
     if takes(x):
         return _launch(x, None, weight, eps)
-    if native_takes(x, weight):
+    if native_takes(x) and native_wide(weight):
         return _in_c(None, x, weight, eps)
     return _by_torch(x, weight, eps)
 
@@ -30,7 +31,7 @@ def add_rms_norm(x: Tensor, residual: Tensor, weight: Tensor, eps: float) -> Ten
     """
     if takes(x):
         return _launch(x, residual, weight, eps)
-    if native_takes(x, residual, weight):
+    if native_takes(x, residual) and native_wide(weight):
         return _in_c(x, residual, weight, eps)
     residual.add_(x)
     return _by_torch(residual, weight, eps)
@@ -41,8 +42,8 @@ def _in_c(x: Tensor | None, residual: Tensor, weight: Tensor, eps: float) -> Ten
     hidden = residual.shape[-1]
     assert weight.shape == (hidden,) and (x is None or x.shape == residual.shape)
     native.add_rms_norm(
-        0 if x is None else x.data_ptr(), residual.data_ptr(), weight.data_ptr(), out.data_ptr(),
-        residual.numel() // hidden, hidden, eps,
+        KINDS[residual.dtype], 0 if x is None else x.data_ptr(), residual.data_ptr(), weight.data_ptr(),
+        out.data_ptr(), residual.numel() // hidden, hidden, eps,
     )  # fmt: skip
     return out
 

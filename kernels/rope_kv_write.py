@@ -11,7 +11,8 @@ from .kv_pages import KvPages
 from .kv_write import kv_write
 from .launch import jit, power_of_two, takes, tl
 from .narrow import narrowed
-from .native import native, native_takes
+from .native import native
+from .native.tensors import KINDS, native_takes, native_wide
 from .rms_norm import rms_norm_reference
 from .rotary import rotate
 
@@ -35,12 +36,14 @@ def rope_kv_write(
 
     qkv: [tokens, heads + 2 * kv_heads, head_dim], contiguous; cos, signed_sin: [positions, rotary_dim], tables of
     `rotary_tables`, of which a head's first rotary_dim elements are turned; positions, slots: [tokens] int64, slots as
-    for `kv_write`. Returns [tokens, heads, head_dim].
+    for `kv_write`. The tables, and the norms' weights, may be float32 where `qkv` is narrower; on CPU that is fastest.
+    Returns [tokens, heads, head_dim].
     """
     if takes(qkv):
         return _launch(qkv, cos, signed_sin, positions, slots, pages, heads, norms)
     weights = () if norms is None else (norms.query, norms.key)
-    if native_takes(qkv, cos, signed_sin, pages.keys, pages.values, *weights) and qkv.shape[-1] <= NATIVE_HEAD_DIM:
+    native_shape = qkv.shape[-1] <= NATIVE_HEAD_DIM
+    if native_shape and native_takes(qkv, pages.keys, pages.values) and native_wide(cos, signed_sin, *weights):
         return _in_c(qkv, cos, signed_sin, positions.contiguous(), slots.contiguous(), pages, heads, norms)
     return rope_kv_write_reference(qkv, cos, signed_sin, positions, slots, pages, heads, norms)
 
@@ -57,14 +60,14 @@ def _in_c(
         and len(positions) == len(slots) == tokens
     )
     assert cos.shape == signed_sin.shape and cos.shape[-1] <= head_dim == pages.keys.shape[3]
-    query = torch.empty((tokens, heads, head_dim), dtype=torch.float32)
+    query = torch.empty((tokens, heads, head_dim), dtype=qkv.dtype)
     query_norm, key_norm, eps = (
         (0, 0, 0.0) if norms is None else (norms.query.data_ptr(), norms.key.data_ptr(), norms.eps)
     )
     native.rope_kv_write(
-        qkv.data_ptr(), cos.data_ptr(), signed_sin.data_ptr(), positions.data_ptr(), slots.data_ptr(), query.data_ptr(),
-        pages.keys.data_ptr(), pages.values.data_ptr(), query_norm, key_norm, tokens, cos.shape[0], slots_there,
-        heads, kv_heads, head_dim, cos.shape[-1], eps,
+        KINDS[qkv.dtype], qkv.data_ptr(), cos.data_ptr(), signed_sin.data_ptr(), positions.data_ptr(),
+        slots.data_ptr(), query.data_ptr(), pages.keys.data_ptr(), pages.values.data_ptr(), query_norm, key_norm,
+        tokens, cos.shape[0], slots_there, heads, kv_heads, head_dim, cos.shape[-1], eps,
     )  # fmt: skip
     return query
 
@@ -83,7 +86,7 @@ def rope_kv_write_reference(
     turned = rotate(qkv[:, : heads + kv_heads, :width], cos[positions].unsqueeze(1), signed_sin[positions].unsqueeze(1))
     turned = torch.cat((turned, qkv[:, : heads + kv_heads, width:]), -1)
     kv_write(turned[:, heads:], qkv[:, heads + kv_heads :], pages, slots)
-    return turned[:, :heads].contiguous()
+    return turned[:, :heads].to(qkv.dtype).contiguous()
 
 
 def _launch(

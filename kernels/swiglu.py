@@ -7,7 +7,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .launch import jit, takes, tl, triton
-from .native import native, native_takes
+from .native import native
+from .native.tensors import KINDS, native_takes
 
 BLOCK = 1024
 
@@ -18,8 +19,8 @@ def swiglu(gate_up: Tensor) -> Tensor:
         return _launch(gate_up.contiguous())
     if native_takes(gate_up):
         tokens, width = gate_up.shape[0], gate_up.shape[1] // 2
-        out = torch.empty((tokens, width), dtype=torch.float32)
-        native.swiglu(gate_up.data_ptr(), out.data_ptr(), tokens, width)
+        out = torch.empty((tokens, width), dtype=gate_up.dtype)
+        native.swiglu(KINDS[gate_up.dtype], gate_up.data_ptr(), out.data_ptr(), tokens, width)
         return out
     gate, up = gate_up.chunk(2, -1)
     return F.silu(gate).mul_(up)

@@ -1,20 +1,15 @@
-"""Operations in C for float32 on CPU, where torch's own cost more in calls and copies than in arithmetic.
+"""Operations in C for float32 and bfloat16 on CPU, where torch's own cost more in calls and copies than in arithmetic.
 
 The extension is built when the package is installed and there is a C compiler; without it, or with
 HEADWAY_NATIVE_KERNELS=0, every operation goes by its torch reference. The functions of `_native` take addresses: their
 callers, beside each operation's public function, see to types, shapes and contiguity; pages, slots and positions are
-checked in C.
+checked in C. This module needs no torch: `tensors` says which tensors go through the operations.
 """
 
 from __future__ import annotations
 
 import os
 from typing import TYPE_CHECKING
-
-import torch
-from torch import Tensor
-
-from ..launch import INTERPRETED
 
 if TYPE_CHECKING:
     from . import _native as native
@@ -29,22 +24,14 @@ else:
         native = None
         BUILT = False
 
-AVAILABLE = BUILT and os.environ.get("HEADWAY_NATIVE_KERNELS") != "0" and not INTERPRETED
+# Where Triton's interpreter runs, CPU tensors go through the Triton kernels.
+AVAILABLE = BUILT and os.environ.get("HEADWAY_NATIVE_KERNELS") != "0" and os.environ.get("TRITON_INTERPRET") != "1"
 LANES = 16
+FLOAT32, BFLOAT16 = 0, 1
 
-__all__ = ["AVAILABLE", "BUILT", "LANES", "instruction_set", "native", "native_takes", "native_type"]
+__all__ = ["AVAILABLE", "BFLOAT16", "BUILT", "FLOAT32", "LANES", "instruction_set", "native"]
 
 
 def instruction_set() -> str | None:
     """The best that this processor has of those that the operations are compiled for; None where they do not run."""
     return native.instruction_sets()[0] if AVAILABLE else None
-
-
-def native_type(device: torch.device, dtype: torch.dtype) -> bool:
-    """Whether tensors of this kind go through these operations."""
-    return AVAILABLE and device.type == "cpu" and dtype == torch.float32
-
-
-def native_takes(*tensors: Tensor) -> bool:
-    """Whether all of them do, as they lie in memory."""
-    return AVAILABLE and all(x.is_cpu and x.dtype == torch.float32 and x.is_contiguous() for x in tensors)

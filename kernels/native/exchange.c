@@ -64,8 +64,8 @@ static int show(Exchange *e, const void *x, size_t bytes) {
     return ALL_CAME;
 }
 
-int exchange_sum(Exchange *e, const Kernels *kernels, void *x, size_t count, int type) {
-    const size_t width = type == SUM_FLOAT ? 4 : 2, step = e->capacity / width;
+int exchange_sum(Exchange *e, void *x, size_t count, Type type) {
+    const size_t width = type == FLOAT32 ? sizeof(float) : sizeof(bf16), step = e->capacity / width;
     for (size_t start = 0; start < count; start += step) {
         const size_t here = count - start < step ? count - start : step;
         char *piece = (char *)x + start * width;
@@ -73,10 +73,7 @@ int exchange_sum(Exchange *e, const Kernels *kernels, void *x, size_t count, int
         if (lost != ALL_CAME) return lost;
         const void *parts[MAX_RANKS];
         for (size_t rank = 0; rank < e->size; rank++) parts[rank] = buffer_of(e, rank);
-        if (type == SUM_FLOAT)
-            kernels->sum_floats((const float *const *)parts, e->size, (float *)piece, here);
-        else
-            kernels->sum_bfloats((const uint16_t *const *)parts, e->size, (uint16_t *)piece, here);
+        kernels_of(type)->sum_parts(parts, e->size, piece, here);
     }
     return ALL_CAME;
 }

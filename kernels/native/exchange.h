@@ -20,9 +20,9 @@ typedef struct {
     double timeout_s; /* of each operation */
 } Exchange;
 
-/* Sums `count` numbers of `type` (SUM_*) over the ranks, in their order, in place: the same bits on each. Half types
+/* Sums `count` numbers of `type` over the ranks, in their order, in place: the same bits on each. Half types
  * are rounded once, at the end. Returns ALL_CAME, or a rank that did not come in time. */
-int exchange_sum(Exchange *, const Kernels *, void *x, size_t count, int type);
+int exchange_sum(Exchange *, void *x, size_t count, Type type);
 
 /* Puts the ranks' `x`, [rows, width] bytes, side by side: `out` is [rows, size * width], NULL on ranks that do not want
  * it. Returns the same. */

@@ -1,8 +1,5 @@
 /* headway.kernels.native._native: the operations on CPU tensors, by address. Its callers check types, shapes and
- * contiguity; pages, slots and positions are checked here.
- *
- * Every operation is compiled for each instruction set below, and the best one that the processor has is taken when the
- * module is loaded: one file serves all machines of an architecture. */
+ * contiguity; pages, slots and positions are checked here. */
 #define PY_SSIZE_T_CLEAN
 #define Py_LIMITED_API 0x030B0000
 #include <Python.h>
@@ -11,64 +8,11 @@
 
 #include "exchange.h"
 #include "kernels.h"
-#include "vectors.h"
-
-#if defined(__x86_64__)
-#define TARGET __attribute__((target("avx512f,avx512bw,avx512dq,avx512vl,avx2,fma")))
-#define NAME(name) name##_avx512
-#include "vectors.inc"
-#include "attention.inc"
-#include "elementwise.inc"
-#include "sums.inc"
-#undef TARGET
-#undef NAME
-#define TARGET __attribute__((target("avx2,fma")))
-#define NAME(name) name##_avx2
-#include "vectors.inc"
-#include "attention.inc"
-#include "elementwise.inc"
-#include "sums.inc"
-#undef TARGET
-#undef NAME
-#endif
-#define TARGET
-#define NAME(name) name##_plain
-#include "vectors.inc"
-#include "attention.inc"
-#include "elementwise.inc"
-#include "sums.inc"
-
-#define TABLE(set)                                                                                  \
-    {attend_##set,        add_rms_norm_##set, swiglu_##set, \
-     rope_kv_write_##set, sum_floats_##set,   sum_bfloats_##set}
-
-typedef struct {
-    const char *name;
-    Kernels kernels;
-} Set;
-
-static Set sets[3]; /* what the processor has, the best first */
-static int set_count;
-static Kernels kernels;
-
-static void find_sets(void) {
-    set_count = 0;
-#if defined(__x86_64__)
-    __builtin_cpu_init();
-    const int fma = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
-    if (fma && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-        __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl"))
-        sets[set_count++] = (Set){"avx512", TABLE(avx512)};
-    if (fma) sets[set_count++] = (Set){"avx2", TABLE(avx2)};
-#endif
-    sets[set_count++] = (Set){"plain", TABLE(plain)};
-    kernels = sets[0].kernels;
-}
 
 static PyObject *instruction_sets(PyObject *self, PyObject *args) {
     PyObject *names = PyList_New(0);
-    for (int i = 0; names != NULL && i < set_count; i++) {
-        PyObject *name = PyUnicode_FromString(sets[i].name);
+    for (int i = 0; names != NULL && set_name(i) != NULL; i++) {
+        PyObject *name = PyUnicode_FromString(set_name(i));
         if (name == NULL || PyList_Append(names, name) < 0) Py_CLEAR(names);
         Py_XDECREF(name);
     }
@@ -78,17 +22,23 @@ static PyObject *instruction_sets(PyObject *self, PyObject *args) {
 static PyObject *use(PyObject *self, PyObject *args) {
     const char *name;
     if (!PyArg_ParseTuple(args, "s:use", &name)) return NULL;
-    for (int i = 0; i < set_count; i++) {
-        if (strcmp(sets[i].name, name) == 0) {
-            kernels = sets[i].kernels;
-            Py_RETURN_NONE;
-        }
+    if (!use_set(name)) return PyErr_Format(PyExc_ValueError, "this processor has no instruction set %s", name);
+    Py_RETURN_NONE;
+}
+
+/* For "O&": what callers of the module name types by. */
+static int to_type(PyObject *given, void *type) {
+    const long value = PyLong_AsLong(given);
+    if (value >= 0 && value < TYPES) {
+        *(Type *)type = (Type)value;
+        return 1;
     }
-    PyErr_Format(PyExc_ValueError, "this processor has no instruction set %s", name);
-    return NULL;
+    if (!PyErr_Occurred()) PyErr_Format(PyExc_ValueError, "%ld is no type", value);
+    return 0;
 }
 
 #define ALIGNMENT 64
+#define EXTRA_TOKENS 32 /* 2 * LANES */
 #define LITTLE (1 << 15) /* elements: some ten microseconds, for which other threads can wait */
 
 /* Memory that a thread keeps for its next call, and gives back when it ends. Its first word is how much there is. */
@@ -135,70 +85,76 @@ static int has_pages(const Attention *a, size_t row) {
 
 static PyObject *attend(PyObject *self, PyObject *args) {
     Attention a;
+    Type type;
     unsigned long long query, keys, values, tables, rows, out;
-    if (!PyArg_ParseTuple(args, "KKKKKKnnnnnnnnf:attend", &query, &keys, &values, &tables, &rows, &out, &a.count,
+    if (!PyArg_ParseTuple(args, "O&KKKKKKnnnnnnnnf:attend", to_type, &type, &query, &keys, &values, &tables, &rows, &out, &a.count,
                           &a.width, &a.pages, &a.page_size, &a.kv_heads, &a.shared, &a.head_dim, &a.window, &a.scale))
         return NULL;
-    a.query = (const float *)query;
-    a.keys = (const float *)keys;
-    a.values = (const float *)values;
+    a.query = (const void *)query;
+    a.keys = (const void *)keys;
+    a.values = (const void *)values;
     a.tables = (const int32_t *)tables;
     a.rows = (const int32_t *)rows;
-    a.out = (float *)out;
+    a.out = (void *)out;
     size_t longest = 0;
     for (size_t row = 0; row < a.count; row++) {
         const size_t context = a.rows[3 * row + 2];
         longest = context > longest ? context : longest;
         if (!has_pages(&a, row)) return PyErr_Format(PyExc_IndexError, "row %zu: a page that is not in the cache", row);
     }
-    longest += 2 * LANES;
+    longest += EXTRA_TOKENS;
     char *memory = scratch(longest * (sizeof(size_t) + BLOCK_LANES * sizeof(float)));
     if (memory == NULL) return PyErr_NoMemory();
-    const Kernels chosen = kernels;
+    void (*const chosen)(const Attention *, float *, size_t *) = kernels_of(type)->attend;
     Py_BEGIN_ALLOW_THREADS
-    chosen.attend(&a, (float *)memory, (size_t *)(memory + longest * BLOCK_LANES * sizeof(float)));
+    chosen(&a, (float *)memory, (size_t *)(memory + longest * BLOCK_LANES * sizeof(float)));
     Py_END_ALLOW_THREADS
     Py_RETURN_NONE;
 }
 
 static PyObject *add_rms_norm(PyObject *self, PyObject *args) {
+    Type type;
     unsigned long long x, residual, weight, out;
     Py_ssize_t rows, size;
     float eps;
-    if (!PyArg_ParseTuple(args, "KKKKnnf:add_rms_norm", &x, &residual, &weight, &out, &rows, &size, &eps)) return NULL;
-    const Kernels chosen = kernels;
+    if (!PyArg_ParseTuple(args, "O&KKKKnnf:add_rms_norm", to_type, &type, &x, &residual, &weight, &out, &rows, &size,
+                          &eps))
+        return NULL;
+    const Kernels *chosen = kernels_of(type);
     PyThreadState *state = unlock((size_t)rows * size);
-    chosen.add_rms_norm((const float *)x, (float *)residual, (const float *)weight, (float *)out, rows, size, eps);
+    chosen->add_rms_norm((const void *)x, (void *)residual, (const float *)weight, (void *)out, rows, size, eps);
     lock(state);
     Py_RETURN_NONE;
 }
 
 static PyObject *swiglu(PyObject *self, PyObject *args) {
+    Type type;
     unsigned long long gate_up, out;
     Py_ssize_t rows, width;
-    if (!PyArg_ParseTuple(args, "KKnn:swiglu", &gate_up, &out, &rows, &width)) return NULL;
-    const Kernels chosen = kernels;
+    if (!PyArg_ParseTuple(args, "O&KKnn:swiglu", to_type, &type, &gate_up, &out, &rows, &width)) return NULL;
+    const Kernels *chosen = kernels_of(type);
     PyThreadState *state = unlock((size_t)rows * width);
-    chosen.swiglu((const float *)gate_up, (float *)out, rows, width);
+    chosen->swiglu((const void *)gate_up, (void *)out, rows, width);
     lock(state);
     Py_RETURN_NONE;
 }
 
 static PyObject *rope_kv_write(PyObject *self, PyObject *args) {
     Rope r;
+    Type type;
     unsigned long long qkv, cos, sin, positions, slots, query, keys, values, query_norm, key_norm;
-    if (!PyArg_ParseTuple(args, "KKKKKKKKKKnnnnnnnf:rope_kv_write", &qkv, &cos, &sin, &positions, &slots, &query, &keys,
-                          &values, &query_norm, &key_norm, &r.tokens, &r.turns, &r.places, &r.heads, &r.kv_heads,
+    if (!PyArg_ParseTuple(args, "O&KKKKKKKKKKnnnnnnnf:rope_kv_write", to_type, &type, &qkv, &cos, &sin, &positions, &slots,
+                          &query, &keys, &values, &query_norm, &key_norm, &r.tokens, &r.turns, &r.places, &r.heads, &r.kv_heads,
                           &r.head_dim, &r.dims, &r.eps))
         return NULL;
-    r.qkv = (const float *)qkv;
+    r.qkv = (const void *)qkv;
     r.cos = (const float *)cos;
     r.sin = (const float *)sin;
     r.positions = (const int64_t *)positions;
     r.slots = (const int64_t *)slots;
-    r.query = (float *)query;
-    r.keys = (float *)keys;
-    r.values = (float *)values;
+    r.query = (void *)query;
+    r.keys = (void *)keys;
+    r.values = (void *)values;
     r.query_norm = (const float *)query_norm;
     r.key_norm = (const float *)key_norm;
     for (size_t token = 0; token < r.tokens; token++) {
@@ -207,9 +163,45 @@ static PyObject *rope_kv_write(PyObject *self, PyObject *args) {
             return PyErr_Format(PyExc_IndexError, "token %zu: position %lld of %zu, slot %lld of %zu", token,
                                 (long long)r.positions[token], r.turns, (long long)r.slots[token], r.places);
     }
-    const Kernels chosen = kernels;
+    const Kernels *chosen = kernels_of(type);
     PyThreadState *state = unlock(r.tokens * (r.heads + 2 * r.kv_heads) * r.head_dim);
-    chosen.rope_kv_write(&r);
+    chosen->rope_kv_write(&r);
+    lock(state);
+    Py_RETURN_NONE;
+}
+
+static PyObject *packed_size(PyObject *self, PyObject *args) {
+    Type type;
+    Py_ssize_t outputs, inputs;
+    if (!PyArg_ParseTuple(args, "O&nn:packed_size", to_type, &type, &outputs, &inputs)) return NULL;
+    return PyLong_FromSize_t(packed_elements(type, outputs, inputs));
+}
+
+static PyObject *pack_weight(PyObject *self, PyObject *args) {
+    Type type;
+    unsigned long long weight, packed;
+    Py_ssize_t outputs, inputs;
+    if (!PyArg_ParseTuple(args, "O&KKnn:pack", to_type, &type, &weight, &packed, &outputs, &inputs)) return NULL;
+    Py_BEGIN_ALLOW_THREADS
+    pack(type, (const void *)weight, (void *)packed, outputs, inputs);
+    Py_END_ALLOW_THREADS
+    Py_RETURN_NONE;
+}
+
+static PyObject *multiply(PyObject *self, PyObject *args) {
+    Product p;
+    Type type;
+    unsigned long long x, weight, bias, out;
+    if (!PyArg_ParseTuple(args, "O&KKKKnnnp:multiply", to_type, &type, &x, &weight, &bias, &out, &p.rows, &p.inputs,
+                          &p.outputs, &p.wide))
+        return NULL;
+    p.x = (const void *)x;
+    p.weight = (const void *)weight;
+    p.bias = (const float *)bias;
+    p.out = (void *)out;
+    const Kernels *chosen = kernels_of(type);
+    PyThreadState *state = unlock(p.inputs * p.outputs / 4);
+    chosen->multiply(&p);
     lock(state);
     Py_RETURN_NONE;
 }
@@ -226,6 +218,9 @@ static PyMethodDef methods[] = {{"instruction_sets", instruction_sets, METH_NOAR
                                 {"set_timeout", set_timeout, METH_VARARGS, NULL},
                                 {"sum_over_ranks", sum_over_ranks, METH_VARARGS, NULL},
                                 {"gather_over_ranks", gather_over_ranks, METH_VARARGS, NULL},
+                                {"packed_size", packed_size, METH_VARARGS, NULL},
+                                {"pack", pack_weight, METH_VARARGS, NULL},
+                                {"multiply", multiply, METH_VARARGS, NULL},
                                 {NULL, NULL, 0, NULL}};
 
 static struct PyModuleDef definition = {PyModuleDef_HEAD_INIT, "_native", NULL, -1, methods};

@@ -10,11 +10,15 @@
 #include <stdint.h>
 #include <string.h>
 
+#include "kernels.h"
+
 #define LANES 16
 #define INLINE static inline __attribute__((always_inline))
 
 typedef float vec __attribute__((vector_size(4 * LANES)));
 typedef int32_t ivec __attribute__((vector_size(4 * LANES)));
+typedef uint32_t uvec __attribute__((vector_size(4 * LANES)));
+typedef uint16_t hvec __attribute__((vector_size(2 * LANES)));
 
 #define SHUFFLE(a, b, ...) __builtin_shuffle(a, b, (ivec){__VA_ARGS__})
 
@@ -22,8 +26,15 @@ typedef int32_t ivec __attribute__((vector_size(4 * LANES)));
  * its own target has, before it inlines it anywhere. */
 #define load NAME(load)
 #define store NAME(store)
+#define load_half NAME(load_half)
+#define store_half NAME(store_half)
+#define widen NAME(widen)
+#define narrow NAME(narrow)
 #define all NAME(all)
 #define load_part NAME(load_part)
+#define load_half_part NAME(load_half_part)
+#define store_part NAME(store_part)
+#define store_half_part NAME(store_half_part)
 #define pick NAME(pick)
 #define fold8 NAME(fold8)
 #define fold4 NAME(fold4)
@@ -33,5 +44,13 @@ typedef int32_t ivec __attribute__((vector_size(4 * LANES)));
 #define sum NAME(sum)
 #define largest NAME(largest)
 #define exponential NAME(exponential)
+
+/* Elements of either type, as float32 in the registers; the parts are the first `count`, others zero or left alone. */
+#define get(at) _Generic((at), const float *: load, float *: load, const bf16 *: load_half, bf16 *: load_half)(at)
+#define put(at, x) _Generic((at), float *: store, bf16 *: store_half)(at, x)
+#define get_part(at, count) \
+    _Generic((at), const float *: load_part, float *: load_part, const bf16 *: load_half_part, \
+             bf16 *: load_half_part)(at, count)
+#define put_part(at, x, count) _Generic((at), float *: store_part, bf16 *: store_half_part)(at, x, count)
 
 #endif

@@ -3,5 +3,29 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+
+import pytest
+
+from headway.kernels.native import AVAILABLE, native
 
 collect_ignore = [] if os.environ.get("TRITON_INTERPRET") == "1" else ["interpreted"]
+
+SETS = native.instruction_sets() if AVAILABLE else []
+PRODUCTS_ALONE = ("amx_bf16", "avx512_bf16")  # differ from avx512 in nothing but products
+
+
+@pytest.fixture(params=[name for name in SETS if name not in PRODUCTS_ALONE])
+def instructions(request: pytest.FixtureRequest) -> Iterator[str]:
+    """Each instruction set that this processor has, in use."""
+    native.use(request.param)
+    yield request.param
+    native.use(SETS[0])
+
+
+@pytest.fixture(params=SETS)
+def products(request: pytest.FixtureRequest) -> Iterator[str]:
+    """The same, with those that only products know."""
+    native.use(request.param)
+    yield request.param
+    native.use(SETS[0])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -22,13 +21,6 @@ from headway.kernels.swiglu import swiglu
 CPU = torch.device("cpu")
 
 pytestmark = pytest.mark.skipif(not AVAILABLE, reason="not built, or turned off")
-
-
-@pytest.fixture(params=native.instruction_sets() if AVAILABLE else [])
-def instructions(request: pytest.FixtureRequest) -> Iterator[str]:
-    native.use(request.param)
-    yield request.param
-    native.use(native.instruction_sets()[0])
 
 
 def test_an_instruction_set_that_is_none() -> None:
@@ -63,7 +55,7 @@ def test_rope_kv_write(instructions: str, dims: int, normed: bool) -> None:
 def attend(query: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, count: int) -> torch.Tensor:
     """The last `count` of the queries, where all tokens stand in pages one after the other."""
     pages = torch.arange(keys.shape[0], dtype=torch.int32).unsqueeze(0)
-    batch = plan_attention([count], [len(query)], pages, 16, device=CPU, dtype=torch.float32)
+    batch = plan_attention([count], [len(query)], pages, 16, device=CPU, dtype=query.dtype)
     return paged_attention(query[len(query) - count :], KvPages(keys, values), batch, 0.3)
 
 
@@ -138,6 +130,48 @@ def test_a_cache_of_more_than_two_to_the_31_elements(instructions: str, tmp_path
     plan = plan_attention([1], [16], table, page_size, device=CPU, dtype=torch.float32)
     found = paged_attention(asked, KvPages(cache, cache), plan, 0.1)
     torch.testing.assert_close(found, attention_reference(asked, cache[-1], cache[-1], 0.1).float())
+
+
+TWICE_ROUNDED = {"rtol": 2**-7, "atol": 2**-5}  # the references of some operations round in between
+
+
+@pytest.mark.parametrize("size", [3, 41, 256])
+def test_elementwise_in_bfloat16(instructions: str, size: int) -> None:
+    """Against float32 of the same numbers: what comes out is rounded once."""
+    x, residual, weight = (torch.randn(5, size) * 30).bfloat16(), torch.randn(5, size).bfloat16(), torch.rand(size)
+    total = residual + x
+    expected = rms_norm_reference(total.float(), weight, 1e-5)
+    torch.testing.assert_close(add_rms_norm(x, residual, weight, 1e-5), expected.bfloat16(), rtol=2**-7, atol=0)
+    assert torch.equal(residual, total)
+    gate_up = (torch.randn(5, 2 * size) * 9).bfloat16()
+    gate_up[0, 0], gate_up[1, 0], gate_up[2, 0], gate_up[3, 0] = 200, -200, torch.nan, torch.inf
+    wide = swiglu(gate_up.float())
+    torch.testing.assert_close(swiglu(gate_up), wide.bfloat16(), rtol=0, atol=0, equal_nan=True)
+
+
+@pytest.mark.parametrize("normed", [False, True])
+@pytest.mark.parametrize("dims", [6, 64])
+def test_rope_kv_write_in_bfloat16(instructions: str, dims: int, normed: bool) -> None:
+    tables = rotary_tables(torch.rand(dims // 2), 50, torch.float32)
+    qkv, positions, slots = torch.randn(3, 8, 64).bfloat16(), torch.tensor([0, 7, 49]), torch.tensor([2, 31, 5])
+    written, expected = (KvPages(*torch.zeros(2, 4, 8, 2, 64).bfloat16().unbind()) for _ in range(2))
+    norms = HeadNorms(torch.rand(64), torch.rand(64), 1e-6) if normed else None
+    query = rope_kv_write(qkv, *tables, positions, slots, written, 4, norms)
+    reference = rope_kv_write_reference(qkv, *tables, positions, slots, expected, 4, norms)
+    assert query.dtype == reference.dtype == torch.bfloat16
+    torch.testing.assert_close(query, reference, **TWICE_ROUNDED)
+    torch.testing.assert_close(written.keys, expected.keys, **TWICE_ROUNDED)
+    assert torch.equal(written.values, expected.values)
+
+
+def test_attention_in_bfloat16(instructions: str) -> None:
+    query, keys, values = (torch.randn(*shape).bfloat16() for shape in ((90, 6, 32), (6, 16, 2, 32), (6, 16, 2, 32)))
+    expected = attention_reference(query, keys.view(96, 2, 32)[:90], values.view(96, 2, 32)[:90], 0.3)
+    together = attend(query, keys, values, 90)
+    assert together.dtype == torch.bfloat16
+    torch.testing.assert_close(together.double(), expected, rtol=2**-8, atol=1e-5)
+    for count in (1, 2, 7, 40):
+        assert torch.equal(attend(query, keys, values, count), together[-count:])
 
 
 def test_what_lies_outside_is_an_error_and_no_wild_read(instructions: str) -> None:

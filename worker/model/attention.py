@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ...kernels.kv_write import kv_write
 from ...kernels.launch import takes
-from ...kernels.native import native_takes
+from ...kernels.native.tensors import native_takes
 from ...kernels.paged_attention import paged_attention
 from ...kernels.rope_kv_write import HeadNorms, rope_kv_write
 from ...kernels.rotary import rotate

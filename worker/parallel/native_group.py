@@ -8,11 +8,11 @@ import torch
 from torch import Tensor
 
 from ...kernels.native import native
+from ...kernels.native.tensors import KINDS
 from .errors import RankLost
 
 SPINS = 4000  # looks at a flag before the core is given away, some 100 µs
 NEVER = 1
-_TYPES = {torch.float32: 0, torch.bfloat16: 1}
 
 
 class NativeGroup:
@@ -36,7 +36,7 @@ class NativeGroup:
         native.set_timeout(self.exchange, seconds)
 
     def all_reduce(self, x: Tensor) -> Tensor:
-        kind = _TYPES.get(x.dtype)
+        kind = KINDS.get(x.dtype)
         if kind is None:
             return self._sum(x)
         assert x.is_contiguous(), "summed in place"
