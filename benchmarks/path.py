@@ -27,7 +27,8 @@ from typing import Any, NamedTuple
 import psutil
 import uvloop
 
-from benchmarks.peers.sse import ask
+from benchmarks.peers.servers import STREAMED
+from benchmarks.peers.sse import ask, request
 from headway.client import AsyncHeadway
 
 ENGINE = Path(__file__).with_name("paced_engine.py")
@@ -128,7 +129,8 @@ async def run(on: Cluster, load: Load) -> dict[str, Any]:
     end = time.perf_counter() + load.seconds
 
     async def over_http(number: int) -> int:
-        answer = await ask(on.http, {"prompt": prompts[number % 64], "max_tokens": load.output_tokens})
+        body = {"prompt": prompts[number % 64], "max_tokens": load.output_tokens, **STREAMED}
+        answer = await ask(on.http, request(body), load.output_tokens)
         return answer.events - 1  # the one with the finish reason has no token
 
     async def over_grpc(number: int) -> int:

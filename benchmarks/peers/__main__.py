@@ -1,51 +1,112 @@
-"""Headway beside its peers, and a table for docs/performance.md.
+"""Headway beside its peers, and tables for docs/performance.md.
 
-python -m benchmarks.peers [--models demo 79m qwen3-0.6b] [--servers headway vllm llama.cpp] [--concurrency 1 8 32]
+python -m benchmarks.peers [--models demo 79m qwen3-0.6b] [--servers headway vllm llama.cpp transformers] [--best]
 
 Every server gets the same checkpoint, the same number of threads and the same requests, one server after the other, by
-HTTP. Peers are installed into environments of their own under --folder, once.
+HTTP. Peers are installed into environments of their own under --folder, once. With --best every server also runs with
+the type that it takes when it is told nothing. --minutes bounds all of it: runs that would come too late are named.
 """
 
 from __future__ import annotations
 
 import argparse
-import asyncio
 import os
 import platform
+import sys
 import time
+from collections.abc import Callable, Coroutine, Iterator
+from functools import partial
 from pathlib import Path
+from typing import Any, NamedTuple
 
-from .checkpoints import checkpoint, vocab_size
-from .load import Figures, Load, run
-from .servers import SERVERS, headway
+import uvloop
 
-HEADER = "| model | load | server | output tok/s | TTFT p50 / p99 ms | TPOT p50 / p99 ms |\n|---|---|---|---|---|---|"
+from . import results
+from .checkpoints import checkpoint
+from .load import OWN, PREFIX, Figures, Load, Prefixes, Time, prefixes, run
+from .results import Result
+from .servers import FLOAT32, PREPARE, SERVERS, Launch, Running, headway
+
 WARM_UP = 8
+SHARED = (448, 384)
+PREFIXES = f"a prefix of {PREFIX} tokens"
+# A model whose single request takes longer than a small one's whole run gets more time, and fewer streams at most.
+PATIENCE = {"qwen3-0.6b": 3.0}
+MOST_STREAMS = {"qwen3-0.6b": 32}
+
+Run = Callable[[], Coroutine[Any, Any, Figures | Prefixes]]
 
 
-def loads(options: argparse.Namespace) -> dict[str, Load]:
-    """The runs of one server, by their names."""
+class Turn(NamedTuple):
+    """One start of one server, and what it is measured at."""
+
+    model: str
+    server: str
+    dtype: str
+    loads: list[Load]
+    prefix: bool
+
+    def launch(self, options: argparse.Namespace) -> Launch:
+        tokens = max(load.prompt_tokens + load.output_tokens for load in self.loads) if self.loads else 0
+        return Launch(
+            checkpoint(self.model, options.folder),
+            options.folder,
+            options.threads,
+            self.dtype,
+            max([load.streams for load in self.loads], default=2),
+            max(tokens, PREFIX + 2 * OWN if self.prefix else 0),
+            tuple(options.headway_arguments.split()) if SERVERS[self.server] is headway else (),
+        )
+
+
+def loads(model: str, options: argparse.Namespace) -> list[Load]:
+    """The closed loops of one server, those that matter most first."""
     size = (options.prompt_tokens, options.output_tokens)
-    found = {f"{n} streams": Load(n, max(options.requests, 2 * n), *size) for n in options.concurrency}
-    found["8 streams, 384 of 448 prompt tokens shared"] = Load(8, options.requests, 448, options.output_tokens, 384)
-    return found
+    most = MOST_STREAMS.get(model, max(options.concurrency))
+    streams = sorted((n for n in options.concurrency if n <= most), key=lambda n: (n not in (16, 32), n))
+    shared = Load(f"8 streams, {SHARED[1]} of {SHARED[0]} prompt tokens shared", 8, SHARED[0], size[1], SHARED[1])
+    return [*(Load(f"{n} stream{'s' * (n > 1)}", n, *size) for n in streams), shared]
 
 
-def measure(model: str, server: str, options: argparse.Namespace) -> None:
-    path = checkpoint(model, options.folder)
-    arguments = {"arguments": tuple(options.headway_arguments.split())} if SERVERS[server] is headway else {}
-    vocab = vocab_size(model)
-    with SERVERS[server](path, options.folder, options.threads, **arguments) as running:
-        warm = Load(WARM_UP, 2 * WARM_UP, options.prompt_tokens, 16)
-        asyncio.run(run(running.port, warm, running.extra, vocab, seed=0))
-        for number, (name, load) in enumerate(loads(options).items(), 1):
-            found = asyncio.run(run(running.port, load, running.extra, vocab, seed=number))
-            print(row(model, name, server, found), flush=True)
+def turns(options: argparse.Namespace) -> Iterator[Turn]:
+    for model in options.models:
+        for dtype in (FLOAT32, "") if options.best else (FLOAT32,):
+            for server in options.servers:
+                every = loads(model, options)
+                # llama.cpp divides its context between its slots: long prompts want another start, with few of them.
+                if server == "llama.cpp":
+                    yield Turn(model, server, dtype, every, prefix=False)
+                    yield Turn(model, server, dtype, [], prefix=True)
+                else:
+                    yield Turn(model, server, dtype, every, prefix=True)
 
 
-def row(model: str, load: str, server: str, found: Figures) -> str:
-    times = " | ".join(f"{p50:.1f} / {p99:.1f}" for p50, p99 in (found.ttft, found.tpot))
-    return f"| {model} | {load} | {server} | {found.output_tokens_per_s:.0f} | {times} |"
+def measure(turn: Turn, options: argparse.Namespace, until: float) -> Iterator[Result]:
+    """Starts the server and runs its loads. A server that does not serve is a result, too."""
+    what = (turn.model, "all loads", turn.server, turn.dtype or "its own type")
+    if time.monotonic() > until:
+        yield Result(*what, None, "left out: no time was left")
+        return
+    longer = PATIENCE.get(turn.model, 1.0)
+    limit = Time(options.seconds, options.patience * longer)
+    try:
+        with SERVERS[turn.server](turn.launch(options)) as on:
+            uvloop.run(run(on, Load("warm-up", WARM_UP, options.prompt_tokens, 8), limit, seed=0))
+            for name, begin in runs(turn, on, limit):
+                late = time.monotonic() > until
+                found, why = (None, "left out: no time was left") if late else (uvloop.run(begin()), "")
+                yield Result(turn.model, name, turn.server, on.dtype, found, why)
+    except RuntimeError as error:
+        print(error, file=sys.stderr)
+        yield Result(*what, None, "failed")
+
+
+def runs(turn: Turn, on: Running, limit: Time) -> Iterator[tuple[str, Run]]:
+    """Names of the runs of a server, and what begins each."""
+    for number, load in enumerate(turn.loads, 1):
+        yield load.name, partial(run, on, load, limit, number)
+    if turn.prefix:
+        yield PREFIXES, partial(prefixes, on, limit, 0)
 
 
 def main() -> None:
@@ -53,20 +114,34 @@ def main() -> None:
     parser.add_argument("--models", nargs="+", default=["demo", "79m", "qwen3-0.6b"])
     parser.add_argument("--servers", nargs="+", default=list(SERVERS), choices=list(SERVERS))
     parser.add_argument("--concurrency", nargs="+", type=int, default=[1, 8, 16, 32, 64])
-    parser.add_argument("--requests", type=int, default=64, help="requests in each run, twice the streams at least")
+    parser.add_argument("--best", action="store_true", help="every server with its own choice of type, too")
+    parser.add_argument("--seconds", type=float, default=3.0, help="of each run; requests that run then are waited for")
+    parser.add_argument("--patience", type=float, default=10.0, help="seconds after which a run is cut short")
+    parser.add_argument("--minutes", type=float, default=25.0, help="of it all, installing aside")
     parser.add_argument("--prompt-tokens", type=int, default=64)
     parser.add_argument("--output-tokens", type=int, default=64)
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--headway-arguments", default="", help='of `headway up`, such as "--tp 4"')
     parser.add_argument("--folder", type=Path, default=Path.home() / ".cache" / "headway-peers")
+    parser.add_argument("--json", type=Path, help="write the figures there, too")
     options = parser.parse_args()
     options.folder.mkdir(parents=True, exist_ok=True)
+    every = list(turns(options))
+    for turn in every:
+        if prepare := PREPARE.get(turn.server):
+            prepare(checkpoint(turn.model, options.folder), options.folder, turn.dtype)
+    until = time.monotonic() + 60 * options.minutes
     size = f"{options.prompt_tokens} prompt tokens and {options.output_tokens} output tokens a request"
-    print(f"{time.strftime('%Y-%m-%d')}, {options.threads} threads on {platform.machine()}; {size}")
-    print(HEADER, flush=True)
-    for model in options.models:
-        for server in options.servers:
-            measure(model, server, options)
+    title = f"{time.strftime('%Y-%m-%d')}, {options.threads} threads on {platform.machine()}; {size}"
+    print(title, flush=True)
+    found: list[Result] = []
+    for turn in every:
+        for result in measure(turn, options, until):
+            found.append(result)
+            print(result.row(), flush=True)
+            if options.json:
+                results.write_json(options.json, {"about": title, "threads": options.threads}, found)
+    print(f"\n{title}\n\n{results.tables(found)}")
 
 
 if __name__ == "__main__":

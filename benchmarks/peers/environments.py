@@ -17,10 +17,10 @@ LLAMA_OPTIONS = (
 
 
 def call(*command: str | Path, cwd: Path | None = None) -> None:
-    """Runs it; its output is shown only when it fails."""
+    """Runs it; its output is shown only when it fails. Raises RuntimeError."""
     done = subprocess.run([str(part) for part in command], cwd=cwd, capture_output=True, text=True)
     if done.returncode:
-        raise SystemExit(f"{' '.join(map(str, command))}\n{done.stdout[-3000:]}\n{done.stderr[-3000:]}")
+        raise RuntimeError(f"{' '.join(map(str, command))}\n{done.stdout[-3000:]}\n{done.stderr[-3000:]}")
 
 
 def _links() -> list[str]:

@@ -1,94 +1,130 @@
-"""The same closed loop for every server: streamed `/v1/completions` with prompts of token ids.
-
-Written on bare sockets: a general HTTP client would take more of the machine than some of the servers.
-"""
+"""The same loads for every server: streamed `/v1/completions`, greedy, of a fixed number of tokens."""
 
 from __future__ import annotations
 
 import asyncio
-import json
+import gc
 import time
-from collections.abc import Mapping
-from typing import Any, NamedTuple
+from collections.abc import Iterator
+from typing import NamedTuple
 
 import numpy as np
 
+from .prompts import Prompts
+from .servers import Running
+from .sse import Answer, ask, request
+
+# Requests that are made before the clock starts; more are made on the way.
+READY = 256
+# In the load of warm prefixes: tokens of the prefix and of each prompt after it, requests that find it.
+PREFIX, OWN, WARM = 1024, 32, 3
+FEW_TOKENS = 4
+
 
 class Load(NamedTuple):
-    """`concurrency` callers with `requests` between them; the first `shared` tokens of all prompts are the same."""
+    """`streams` callers in a closed loop; the first `shared` tokens of all prompts are the same."""
 
-    concurrency: int
-    requests: int
+    name: str
+    streams: int
     prompt_tokens: int
     output_tokens: int
     shared: int = 0
 
 
+class Time(NamedTuple):
+    """No request is sent after `seconds`, unless its caller had none yet; none is waited for after `patience`."""
+
+    seconds: float
+    patience: float
+
+
 class Figures(NamedTuple):
-    """Of one run, as the callers saw it. Times in milliseconds, p50 and p99."""
+    """Of one run, as the callers saw it. Times in milliseconds, p50 and p99, of whole answers; 0 without one. `cut` are
+    the answers that patience did not wait for; their events count as tokens."""
 
     output_tokens_per_s: float
     ttft: tuple[float, float]
     tpot: tuple[float, float]
+    requests: int
+    cut: int
 
 
-async def run(port: int, load: Load, extra: Mapping[str, Any], vocab_size: int, seed: int) -> Figures:
-    """One run against the server on `port`. Raises RuntimeError when an answer is short or no answer."""
-    draw = np.random.default_rng(seed)
-    common = draw.integers(10, vocab_size, load.shared).tolist()
-    rest = load.prompt_tokens - load.shared
-    prompts = [common + draw.integers(10, vocab_size, rest).tolist() for _ in range(load.requests)]
-    ttft: list[float] = []
-    tpot: list[float] = []
-    waiting = iter(prompts)
+class Prefixes(NamedTuple):
+    """Median milliseconds to the first token, alone on the server: of a prefix that is new to it, and of one it has."""
+
+    cold: float
+    warm: float
+    requests: int
+
+
+async def run(on: Running, load: Load, limit: Time, seed: int) -> Figures:
+    """One run. Raises RuntimeError when an answer is short or no answer."""
+    messages = _messages(on, load, seed)
+    ready = iter([next(messages) for _ in range(READY)])
+    answers: list[Answer] = []
+    gc.collect()
+    gc.disable()
+    begun = time.perf_counter()
 
     async def caller() -> None:
-        for prompt in waiting:
-            first, rate = await _ask(port, {"prompt": prompt, "max_tokens": load.output_tokens, **extra})
-            ttft.append(first * 1e3)
-            tpot.append(rate * 1e3)
+        while True:
+            message = next(ready, None) or next(messages)
+            left = begun + limit.patience - time.perf_counter()
+            answers.append(await ask(on.port, message, load.output_tokens, left))
+            if time.perf_counter() > begun + limit.seconds:
+                return
 
-    begun = time.perf_counter()
-    async with asyncio.TaskGroup() as group:
-        for _ in range(load.concurrency):
-            group.create_task(caller())
-    seconds = time.perf_counter() - begun
-    return Figures(load.requests * load.output_tokens / seconds, _percentiles(ttft), _percentiles(tpot))
+    try:
+        async with asyncio.TaskGroup() as group:
+            for _ in range(load.streams):
+                group.create_task(caller())
+    finally:
+        gc.enable()
+    return _figures(answers, time.perf_counter() - begun)
 
 
-def _percentiles(values: list[float]) -> tuple[float, float]:
-    p50, p99 = np.percentile(values, (50, 99))
+def _messages(on: Running, load: Load, seed: int) -> Iterator[bytes]:
+    prompts = Prompts(seed)
+    common = prompts.draw(load.shared) if load.shared else []
+    while True:
+        yield _message(on, prompts, prompts.draw(load.prompt_tokens, common), load.output_tokens)
+
+
+def _message(on: Running, prompts: Prompts, ids: list[int], output_tokens: int) -> bytes:
+    prompt = prompts.text(ids) if on.as_text else ids
+    return request({"prompt": prompt, "max_tokens": output_tokens, **on.fields})
+
+
+def _figures(answers: list[Answer], seconds: float) -> Figures:
+    whole = [answer for answer in answers if answer.whole]
+    return Figures(
+        sum(answer.output_tokens for answer in answers) / seconds,
+        _percentiles([answer.first - answer.begun for answer in whole]),
+        _percentiles([(answer.last - answer.first) / (answer.output_tokens - 1) for answer in whole]),
+        len(answers),
+        len(answers) - len(whole),
+    )
+
+
+def _percentiles(seconds: list[float]) -> tuple[float, float]:
+    if not seconds:
+        return 0.0, 0.0
+    p50, p99 = np.percentile(seconds, (50, 99)) * 1e3
     return float(p50), float(p99)
 
 
-async def _ask(port: int, body: Mapping[str, Any]) -> tuple[float, float]:
-    """Seconds to the first token, and for each token after it."""
-    wanted = body["max_tokens"]
-    body = {
-        "temperature": 0, "ignore_eos": True, "stream": True, "stream_options": {"include_usage": True}, **body,
-    }  # fmt: skip
-    data = json.dumps(body).encode()
+async def prefixes(on: Running, limit: Time, seed: int) -> Prefixes:
+    """Prefixes of PREFIX tokens, each one cold once and then warm WARM times, every time before other tokens."""
+    prompts = Prompts(seed)
+    cold: list[float] = []
+    warm: list[float] = []
     begun = time.perf_counter()
-    reader, writer = await asyncio.open_connection("127.0.0.1", port)
-    try:
-        head = f"POST /v1/completions HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\nContent-Length: {len(data)}\r\nConnection: close\r\n\r\n"  # noqa: E501
-        writer.write(head.encode() + data)
-        status = await reader.readline()
-        if b" 200 " not in status:
-            raise RuntimeError(f"{status.decode().strip()}: {(await reader.read(2000)).decode(errors='replace')}")
-        first = last = 0.0
-        made = 0
-        async for line in reader:
-            if not line.startswith(b"data: {"):
-                continue
-            message = json.loads(line[6:])
-            if message.get("usage"):
-                made = message["usage"]["completion_tokens"]
-            if message.get("choices"):
-                last = time.perf_counter()
-                first = first or last
-        if made != wanted:
-            raise RuntimeError(f"{made} tokens came, and {wanted} were asked for")
-        return first - begun, (last - first) / (wanted - 1)
-    finally:
-        writer.close()
+    while len(cold) < 2 or time.perf_counter() < begun + limit.seconds:
+        common = prompts.draw(PREFIX)
+        for times in (cold, *[warm] * WARM):
+            message = _message(on, prompts, prompts.draw(PREFIX + OWN, common), FEW_TOKENS)
+            answer = await ask(on.port, message, FEW_TOKENS)
+            times.append((answer.first - answer.begun) * 1e3)
+        if time.perf_counter() > begun + limit.patience:
+            break
+    return Prefixes(float(np.median(cold)), float(np.median(warm)), len(cold) + len(warm))

@@ -1,6 +1,6 @@
 """A streamed `/v1/completions` over one socket, as cheap as Python has it: the caller shares the cores with the server.
 
-A piece of the answer is looked at for what makes it one with a token, and kept; only the last event is parsed.
+A piece of the answer is looked at for the mark of a token, and kept; only the usage at the end is parsed.
 """
 
 from __future__ import annotations
@@ -8,24 +8,22 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import Mapping
-from typing import Any, NamedTuple, cast
+from typing import NamedTuple, cast
 
-TOKEN = b'"choices":[{'
-TOKEN_SPACED = b'"choices": [{'
+TOKEN = (b'"choices":[{', b'"choices": [{')
 USAGE = (b'"usage":{', b'"usage": {')
-STREAMED = {"temperature": 0, "ignore_eos": True, "stream": True, "stream_options": {"include_usage": True}}
 
 
 class Answer(NamedTuple):
-    """Seconds by time.perf_counter(); `events` are those with choices, `pieces` what the socket gave at a time."""
+    """Seconds by time.perf_counter(). `events` are those with choices; an answer that was cut short is not `whole`, and
+    its `output_tokens` are its events."""
 
     begun: float
     first: float
     last: float
     output_tokens: int
     events: int
-    pieces: int
+    whole: bool = True
 
 
 class _Caller(asyncio.Protocol):
@@ -42,7 +40,7 @@ class _Caller(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         self.pieces.append(data)
-        if TOKEN in data or TOKEN_SPACED in data:
+        if TOKEN[0] in data or TOKEN[1] in data:
             self.last = time.perf_counter()
             self.first = self.first or self.last
 
@@ -51,38 +49,46 @@ class _Caller(asyncio.Protocol):
             self.ended.set_result(None)
 
 
-async def ask(port: int, body: Mapping[str, Any]) -> Answer:
-    """One request to the server on `port`. Raises RuntimeError when the answer is short or no answer."""
-    data = json.dumps({**STREAMED, **body}).encode()
-    head = (
-        "POST /v1/completions HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\n"
-        f"Content-Length: {len(data)}\r\nConnection: close\r\n\r\n"
-    )
+def request(body: dict[str, object]) -> bytes:
+    """The bytes of a request."""
+    data = json.dumps(body).encode()
+    return b"".join([
+        b"POST /v1/completions HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\n",
+        b"Content-Length: %d\r\nConnection: close\r\n\r\n" % len(data),
+        data,
+    ])  # fmt: skip
+
+
+async def ask(port: int, message: bytes, output_tokens: int, patience_s: float | None = None) -> Answer:
+    """Sends `message` to the server on `port`, which has to bring so many tokens; what is not there after `patience_s`
+    is not waited for. Raises RuntimeError when the answer is short or no answer."""
     begun = time.perf_counter()
-    request = head.encode() + data
-    transport, caller = await asyncio.get_running_loop().create_connection(lambda: _Caller(request), "127.0.0.1", port)
+    connect = asyncio.get_running_loop().create_connection(lambda: _Caller(message), "127.0.0.1", port)
+    transport, caller = await connect
     try:
-        await caller.ended
+        await asyncio.wait([caller.ended], timeout=patience_s)
+        whole = caller.ended.done()
     finally:
-        transport.close()
-    return _answer(caller, begun, body["max_tokens"])
+        transport.abort()
+    return _answer(caller, begun, output_tokens, whole)
 
 
-def _answer(caller: _Caller, begun: float, wanted: int) -> Answer:
+def _answer(caller: _Caller, begun: float, wanted: int, whole: bool) -> Answer:
     text = b"".join(caller.pieces)
-    status = text[: text.find(b"\r\n")]
-    if b" 200" not in status:
+    events = sum(map(text.count, TOKEN))
+    if text and b" 200" not in text[: text.find(b"\r\n")]:
         raise RuntimeError(text[:2000].decode(errors="replace"))
+    if not whole:
+        return Answer(begun, caller.first, caller.last, events, events, whole=False)
     made = _output_tokens(text)
     if made != wanted:
         raise RuntimeError(f"{made} tokens came, and {wanted} were asked for: {text[-500:]!r}")
-    events = text.count(TOKEN) + text.count(TOKEN_SPACED)
-    return Answer(begun, caller.first, caller.last, made, events, len(caller.pieces))
+    return Answer(begun, caller.first, caller.last, made, events)
 
 
 def _output_tokens(text: bytes) -> int:
     """By the last usage that the answer holds; 0 when there is none."""
-    at = max(text.rfind(mark) for mark in USAGE)
+    at = max(map(text.rfind, USAGE))
     if at < 0:
         return 0
     usage, _ = json.JSONDecoder().raw_decode(text[text.find(b"{", at) :].decode(errors="replace"))

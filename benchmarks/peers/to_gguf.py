@@ -1,4 +1,7 @@
-"""A Llama or Qwen3 checkpoint as a float32 GGUF file. Runs in the peer's own environment: to_gguf.py MODEL FILE."""
+"""A Llama or Qwen3 checkpoint as a GGUF file. Runs in the peer's own environment: to_gguf.py MODEL FILE DTYPE.
+
+DTYPE is float32 or bfloat16: that of the matrices, since llama.cpp wants norms in float32.
+"""
 
 import json
 import sys
@@ -34,7 +37,7 @@ def name_of(tensor: str) -> str:
 
 
 def main() -> None:
-    model, target = Path(sys.argv[1]), sys.argv[2]
+    model, target, dtype = Path(sys.argv[1]), sys.argv[2], sys.argv[3]
     config = json.loads((model / "config.json").read_text())
     llama = config["model_type"] == "llama"
     writer = gguf.GGUFWriter(target, "llama" if llama else "qwen3")
@@ -58,7 +61,12 @@ def main() -> None:
             array = turned(array, config["num_attention_heads"])
         if llama and tensor.endswith("k_proj.weight"):
             array = turned(array, config["num_key_value_heads"])
-        writer.add_tensor(name_of(tensor), np.ascontiguousarray(array))
+        array = np.ascontiguousarray(array)
+        if dtype == "bfloat16" and array.ndim == 2:
+            kind = gguf.GGMLQuantizationType.BF16
+            writer.add_tensor(name_of(tensor), gguf.quants.quantize(array, kind), raw_dtype=kind)
+        else:
+            writer.add_tensor(name_of(tensor), array)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
