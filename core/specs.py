@@ -20,6 +20,9 @@ class EngineSpec(msgspec.Struct, frozen=True, kw_only=True):
     model's own type; "int8" and "fp8" come with a scale for each token and KV head. While requests run, newcomers leave
     `watermark_pages` free; -1 is one in a hundred. With `admission_forecast` they also wait when pages would probably
     not last for the outputs.
+
+    On CUDA, of the memory that is free once the weights are loaded, `memory_fraction` is for the largest step, for
+    captured decode steps (up to `graph_mib` MiB of them; 0 turns them off) and, all the rest, for pages.
     """
 
     page_size: int = DEFAULT_PAGE_SIZE
@@ -37,6 +40,8 @@ class EngineSpec(msgspec.Struct, frozen=True, kw_only=True):
     kv_dtype: str = "auto"
     watermark_pages: int = -1
     admission_forecast: bool = True
+    memory_fraction: float = 0.9
+    graph_mib: int = 2048
 
 
 class GroupSpec(msgspec.Struct, frozen=True, kw_only=True):
@@ -83,9 +88,11 @@ class GroupSpec(msgspec.Struct, frozen=True, kw_only=True):
                 raise ConfigError(f"{name} must be at least 1, got {getattr(engine, name)}")
         if not 0 < engine.step_timeout_s < float("inf"):
             raise ConfigError(f"step_timeout must be above 0 seconds, got {engine.step_timeout_s:g}")
-        for name in ("total_pages", "max_context_tokens", "max_adapters", "disk_pages"):
+        for name in ("total_pages", "max_context_tokens", "max_adapters", "disk_pages", "graph_mib"):
             if getattr(engine, name) < 0:
                 raise ConfigError(f"{name} must be at least 0, got {getattr(engine, name)}")
+        if not 0 < engine.memory_fraction <= 1:
+            raise ConfigError(f"memory_fraction must be above 0 and at most 1, got {engine.memory_fraction:g}")
         if engine.kv_dtype not in KV_DTYPES:
             raise ConfigError(f"kv_dtype must be one of {', '.join(KV_DTYPES)}, got {engine.kv_dtype!r}")
         if engine.host_pages < -1:

@@ -60,6 +60,12 @@ def parse(argv: list[str] | None = None) -> GroupSpec:
         default=engine.admission_forecast,
         help="newcomers wait when pages would probably not last for the outputs",
     )
+    parser.add_argument(
+        "--memory-fraction", type=float, default=engine.memory_fraction, help="of free device memory that is taken"
+    )
+    parser.add_argument(
+        "--graph-mib", type=int, default=engine.graph_mib, help="device memory for captured steps; 0: capture none"
+    )
     args = parser.parse_args(argv)
     path = DEMO if args.model == "demo" else Path(args.model)
     if not path.is_dir():
@@ -93,5 +99,7 @@ def parse(argv: list[str] | None = None) -> GroupSpec:
             kv_dtype=args.kv_dtype,
             watermark_pages=args.watermark_pages,
             admission_forecast=args.admission_forecast,
+            memory_fraction=args.memory_fraction,
+            graph_mib=args.graph_mib,
         ),
     )

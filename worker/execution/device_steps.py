@@ -15,6 +15,7 @@ from torch import Tensor
 from ..plan import RowWork, StepPlan, StepResult
 from ..sampling.draws import HostDraws, draws_of
 from .batch import build_inputs
+from .graphs import DecodeGraphs
 from .launched import Launched, Underway
 from .transfer import Array, Outgoing, Stopwatch
 
@@ -25,8 +26,9 @@ if TYPE_CHECKING:
 class DeviceSteps:
     """Launches the steps of a runner that has applied their plans."""
 
-    def __init__(self, runner: Runner) -> None:
+    def __init__(self, runner: Runner, graphs: DecodeGraphs | None = None) -> None:
         self._runner = runner
+        self.graphs = graphs
 
     def launch(self, plan: StepPlan) -> Launched:
         """A step with work. For torch's inference mode."""
@@ -34,6 +36,14 @@ class DeviceSteps:
         sampled = [item for item in plan.work if item.sample]
         places = runner.scoring.places(plan.work)
         draws = self._draws(sampled)
+        if self.graphs is not None and not places and self.graphs.suits(plan):
+            stopwatch = Stopwatch(runner.device)
+            stopwatch.mark()
+            if (done := self.graphs.run(plan, _carried(sampled, draws))) is not None:
+                logits, carried = done
+                stopwatch.mark()
+                known = None if runner.sampler is None else StepResult(plan.step, [])
+                return self._finish(plan, sampled, draws, logits, carried, stopwatch, known)
         inputs, carried = build_inputs(
             runner.rows, plan.work, places, runner.model.windows, runner.device, runner.dtype,
             runner.queries_a_tile, runner.adapters.segments, runner.last, _carried(sampled, draws),
@@ -46,6 +56,11 @@ class DeviceSteps:
         scored, pooled = runner.prompts(hidden, len(sampled), places, plan)
         known = None if runner.sampler is None else StepResult(plan.step, [], 0.0, [], scored, pooled)
         return self._finish(plan, sampled, draws, logits, carried, stopwatch, known)
+
+    def idle(self) -> None:
+        """Called for plans without work. For torch's inference mode."""
+        if self.graphs is not None:
+            self.graphs.idle()
 
     def _draws(self, sampled: list[RowWork]) -> HostDraws | None:
         sampler = self._runner.sampler

@@ -24,6 +24,7 @@ from ..tiers.rank import RankTiers
 from ..tiers.sizes import tier_pages
 from .batch import build_inputs
 from .device_steps import DeviceSteps
+from .graphs import DecodeGraphs
 from .info import ModelInfo
 from .kv_cache import allocate_cache, choose_kv_dtype
 from .last_tokens import LastTokens
@@ -31,6 +32,7 @@ from .launched import Finished, Launched
 from .memory import suggested_pages
 from .model_info import choose_dtype, read_model_info
 from .pooling import Pooler, pooled_parts
+from .replay import CudaReplayer, Replayer
 from .rows import Rows
 from .scoring import Places, RowLogprobs, Scoring, score_prompts
 
@@ -78,6 +80,9 @@ class Runner:
         self.caches: list[LayerCache] = []
         self.last = LastTokens(spec.engine.max_sequences, comm)
         self.on_device: DeviceSteps | None = DeviceSteps(self) if self.device.type == "cuda" else None
+        self.replayer: Replayer | None = None
+        if self.device.type == "cuda" and spec.engine.graph_mib and comm.place.pp == 1:
+            self.replayer = CudaReplayer(self.device)
 
     def suggested_pages(self) -> int:
         """Pages that this rank has memory for. The group uses the least of its ranks'; `spec.engine.total_pages`
@@ -104,13 +109,17 @@ class Runner:
         with torch.inference_mode():
             engine, split = self.spec.engine, self.model.split
             kv_dtype = choose_kv_dtype(engine.kv_dtype, self.dtype)
-            self.caches = allocate_cache(self.config, split, total_pages, engine.page_size, kv_dtype, self.device)
+            spare = 0 if self.replayer is None else -(-engine.max_sequences // engine.page_size)
+            pages = total_pages + spare
+            self.caches = allocate_cache(self.config, split, pages, engine.page_size, kv_dtype, self.device)
             if host_pages:
                 caches = [tensor for layer in self.caches for tensor in layer.tensors()]
                 counts = PageCounts(total_pages, host_pages, disk_pages)
                 self.tiers = RankTiers(caches, counts, self.spec.engine.kv_disk, report)
-        self.rows = Rows(self.spec.engine.page_size, total_pages, self.config.vocab_size)
+        self.rows = Rows(engine.page_size, total_pages, self.config.vocab_size)
         self.total_pages = total_pages
+        if self.on_device is not None and self.replayer is not None:
+            self.on_device.graphs = DecodeGraphs(self, self.replayer, engine.graph_mib << 20, total_pages)
 
     def step(self, plan: StepPlan) -> StepResult | None:
         """Applies one plan and waits for it. The sampling rank returns the result, the others None. Raises what
@@ -131,6 +140,9 @@ class Runner:
         if self.sampler is not None:
             self._track(self.sampler, plan)
         if not plan.work:
+            if self.on_device is not None:
+                with torch.inference_mode():
+                    self.on_device.idle()
             return Finished(None if self.sampler is None else StepResult(plan.step, []))
         with torch.inference_mode():
             return Finished(self._run(plan)) if self.on_device is None else self.on_device.launch(plan)
