@@ -1,6 +1,7 @@
 """Time of a decode step on one rank: in the model, and around it.
 
-python benchmarks/step.py [--model DIR] [--batch 1 16 64] [--context 256] [--steps 200] [--temperature 0] [--profile]
+python benchmarks/step.py [--model DIR] [--dtype TYPE] [--batch 1 16 64] [--context 256] [--steps 200] [--temperature 0]
+    [--profile]
 """
 
 from __future__ import annotations
@@ -59,6 +60,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", type=Path, default=DEMO)
     parser.add_argument("--device", default="cpu")
+    parser.add_argument("--dtype", default="auto")
     parser.add_argument("--batch", type=int, nargs="+", default=[1, 16, 64])
     parser.add_argument("--context", type=int, default=256)
     parser.add_argument("--steps", type=int, default=200)
@@ -68,7 +70,12 @@ def main() -> None:
     options = parser.parse_args()
     engine = EngineSpec(max_sequences=max(options.batch), token_budget=max(512, *options.batch))
     spec = GroupSpec(
-        replica_id="bench", model_name="bench", model_path=str(options.model), device=options.device, engine=engine
+        replica_id="bench",
+        model_name="bench",
+        model_path=str(options.model),
+        device=options.device,
+        dtype=options.dtype,
+        engine=engine,
     )
     sampling = SamplingParams(temperature=options.temperature, top_p=options.top_p)
     print("batch  context  step ms p50  fastest  model ms p50  around the model  tok/s at p50")

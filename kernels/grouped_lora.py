@@ -4,7 +4,8 @@ The grouping is that of Punica's SGMV (Chen et al., "Punica: Multi-Tenant LoRA S
 adapter are gathered and go through its two thin matrices together, whatever else is in the batch. Where there are
 Triton kernels, grouped_lora_tiles.py takes the place of this: there, no group is the host's to launch.
 
-On CPU in float32 a token's update has the same bits whatever the other tokens and adapters are. Matrix products with
+On CPU adapters are float32, whatever the model is, and a token's update has the same bits whatever the other tokens and
+adapters are. Matrix products with
 both operands row-major give each row the same bits for any number of rows above one and any number of columns above
 one; so a single token is computed twice, and `pack_down` widens a single column.
 """
@@ -47,13 +48,14 @@ def pack_down(down: Tensor) -> Tensor:
 def grouped_lora(out: Tensor, x: Tensor, groups: Sequence[LoraGroup]) -> Tensor:
     """Adds `x @ down @ up` into `out` for the tokens and columns of each group; the others keep their bits.
 
-    x: [tokens, inputs], out: [tokens, outputs], of one dtype with the adapters. No token is in two groups. Returns
-    `out`.
+    x: [tokens, inputs], out: [tokens, outputs], of one dtype, in which the update is added; the adapters are of it, or
+    float32. No token is in two groups. Returns `out`.
     """
     for tokens, down, pieces in groups:
-        thin = _product(x.contiguous() if tokens is None else x.index_select(0, tokens), down)
+        own = x.contiguous() if tokens is None else x.index_select(0, tokens)
+        thin = _product(own.to(down.dtype), down)
         for start, stop, first, last, up in pieces:
-            update = _product(thin[:, first:last].contiguous(), up)
+            update = _product(thin[:, first:last].contiguous(), up).to(out.dtype)
             if tokens is None:
                 out[:, start:stop].add_(update)
             else:

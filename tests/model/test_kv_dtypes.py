@@ -72,7 +72,7 @@ def test_what_is_allocated_is_what_was_counted(
     for kv_dtype in KV_DTYPES:
         info = group.load(checkpoint("gqa-tied"), 10, engine=EngineSpec(page_size=8, kv_dtype=kv_dtype))[0]
         assert group.alone is not None and group.alone.runner is not None
-        caches = [tensor for layer in group.alone.runner._caches for tensor in layer.tensors()]
+        caches = [tensor for layer in group.alone.runner.caches for tensor in layer.tensors()]
         assert sum(tensor.nbytes for tensor in caches) == 10 * info.kv_bytes_per_page
 
 

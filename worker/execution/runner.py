@@ -66,7 +66,7 @@ class Runner:
             layers=self.config.layers,
             slots=spec.engine.max_adapters,
             max_rank=spec.engine.max_lora_rank,
-            dtype=self.dtype,
+            dtype=torch.float32 if spec.device == "cpu" else self.dtype,
             device=self.device,
         )
         self.rows = Rows(spec.engine.page_size, 0, self.config.vocab_size)

@@ -52,7 +52,8 @@ class Decoder(ABC, Generic[Config]):
         if place.is_last_stage:
             self.norm = self.final_norm(weights)
             head = self.embedding if config.tied_embeddings else None
-            self.head = Linear(weights.rows("lm_head.weight", vocab, hidden, split.vocab) if head is None else head)
+            head = weights.rows("lm_head.weight", vocab, hidden, split.vocab) if head is None else head
+            self.head = Linear(head, wide=True)
         if not place.is_first_stage:
             self.embedding = None
 

@@ -5,15 +5,17 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from ...kernels.native.tensors import native_type
 from ...kernels.rms_norm import add_rms_norm, rms_norm
 from .weights import WeightReader
 
 
 class Norm:
-    """`x / rms(x) * weight` over the last dimension. weight: [size], of the model's type or float32."""
+    """`x / rms(x) * weight` over the last dimension. weight: [size], of the model's type or float32: where
+    norms are C's it is kept as float32, which they want."""
 
     def __init__(self, weight: Tensor, eps: float) -> None:
-        self.weight = weight
+        self.weight = weight.float() if native_type(weight.device, weight.dtype) else weight
         self.eps = eps
 
     def __call__(self, x: Tensor) -> Tensor:

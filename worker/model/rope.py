@@ -8,6 +8,7 @@ import msgspec
 import torch
 from torch import Tensor
 
+from ...kernels.native.tensors import native_type
 from ...kernels.rotary import rotary_tables
 
 
@@ -120,7 +121,8 @@ class LongRope(Rope, frozen=True, kw_only=True):
 
 
 class Rotary:
-    """The tables of one rotary embedding for the positions that are served."""
+    """The tables of one rotary embedding for the positions that are served, of the model's type, or float32 where the
+    rotation is C's, which wants that."""
 
     def __init__(self, rope: Rope, context: int, dtype: torch.dtype, device: torch.device) -> None:
         if device.type == "meta":
@@ -128,6 +130,8 @@ class Rotary:
             table = torch.empty((context, rope.dims), dtype=dtype, device=device)
             self.tables = table, table
             return
+        if native_type(device, dtype):
+            dtype = torch.float32
         frequencies = rope.frequencies(context).to(device)
         self.tables = rotary_tables(frequencies, context, dtype, rope.magnitude(context))
 
