@@ -9,18 +9,21 @@ from ...core.specs import EngineSpec
 
 CPU_SHARE = 0.1  # of free memory, for all ranks of a group: a machine often runs several groups, and other things
 CPU_BYTES = 1 << 30  # cap for a rank; pages are taken from the system only when they are first written
-CUDA_SHARE = 0.9  # of what the weights left free
-CUDA_RESERVE = 1 << 30  # for activations and libraries
 CONTEXTS = 2  # more than this many times what all sequences can hold at full length serves nothing
 
 
-def suggested_pages(bytes_per_page: int, max_context: int, engine: EngineSpec, ranks: int, device: torch.device) -> int:
-    """Pages for one rank of `ranks` on this machine; at least enough for one sequence of `max_context` tokens."""
+def suggested_pages(
+    bytes_per_page: int, max_context: int, engine: EngineSpec, ranks: int, device: torch.device, step_bytes: int = 0
+) -> int:
+    """Pages for one rank of `ranks` on this machine; at least enough for one sequence of `max_context` tokens.
+
+    On CUDA a step takes up to `step_bytes` beside them, and captured steps what the engine grants them.
+    """
     per_context = -(-max_context // engine.page_size)
     most = CONTEXTS * engine.max_sequences * per_context
     if device.type == "cuda":
         free, _ = torch.cuda.mem_get_info(device)
-        room = int(free * CUDA_SHARE) - CUDA_RESERVE
+        room = int(free * engine.memory_fraction) - step_bytes - (engine.graph_mib << 20)
     else:
         room = min(int(psutil.virtual_memory().available * CPU_SHARE) // ranks, CPU_BYTES)
     return max(min(room // bytes_per_page, most), per_context)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import time
 from collections.abc import Callable
@@ -32,9 +33,12 @@ from .launched import Finished, Launched
 from .memory import suggested_pages
 from .model_info import choose_dtype, read_model_info
 from .pooling import Pooler, pooled_parts
+from .profile import step_bytes
 from .replay import CudaReplayer, Replayer
 from .rows import Rows
 from .scoring import Places, RowLogprobs, Scoring, score_prompts
+
+log = logging.getLogger(__name__)
 
 
 class Runner:
@@ -86,11 +90,17 @@ class Runner:
 
     def suggested_pages(self) -> int:
         """Pages that this rank has memory for. The group uses the least of its ranks'; `spec.engine.total_pages`
-        overrides."""
-        engine = self.spec.engine
-        return engine.total_pages or suggested_pages(
-            self.info.kv_bytes_per_page, self.info.max_context_tokens, engine, self.spec.world_size, self.device
+        overrides. On CUDA it runs the largest steps to find out, and every rank has to call."""
+        engine, info = self.spec.engine, self.info
+        if engine.total_pages:
+            return engine.total_pages
+        taken = step_bytes(self) if self.device.type == "cuda" else 0
+        pages = suggested_pages(
+            info.kv_bytes_per_page, info.max_context_tokens, engine, self.spec.world_size, self.device, taken
         )
+        if taken:
+            log.info("the largest step takes %d MiB: room for %d pages of KV", taken >> 20, pages)
+        return pages
 
     def room(self) -> PageCounts:
         """Pages on the device and in each tier that this rank has room for. Raises ConfigError."""
