@@ -4,12 +4,13 @@ Tokens are sorted by expert, so that each expert's two products see all of its t
 2022). On a device the sorted tokens are cut into blocks of one expert each and all experts go through one launch a
 product; nothing is asked of the host.
 
-On CPU in float32 a token's result has the same bits whatever the other tokens are: products give each row the same
-bits for any number of rows above one, a single row is computed twice, and experts are summed in the router's order.
+A token's result has the same bits whatever the other tokens are: products are of that kind (linear_packed.py,
+linear_invariant.py), and experts are summed in the router's order.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -17,11 +18,21 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .launch import half_type, jit, takes, tl, triton
+from .linear_invariant import tiled_product
+from .linear_packed import PackedWeight
+from .native.tensors import native_type
 from .swiglu import swiglu
 
 BLOCK_ROWS = 16  # of one expert: a decode batch gives each expert a handful
 BLOCK_OUT = 64
 BLOCK_IN = 64
+
+
+class PackedExperts(NamedTuple):
+    """Weights of each expert for the products in C."""
+
+    gate_up: Sequence[PackedWeight]
+    down: Sequence[PackedWeight]
 
 
 class Experts(NamedTuple):
@@ -35,20 +46,22 @@ class Experts(NamedTuple):
     down: Tensor
 
 
-def pack_experts(gate_up: Tensor, down: Tensor) -> Experts:
+def pack_experts(gate_up: Tensor, down: Tensor) -> Experts | PackedExperts:
     """From [experts, 2 * width, hidden] and [experts, hidden, width], as checkpoints have each expert."""
     if takes(gate_up):
         return Experts(gate_up.contiguous(), down.contiguous())
+    if native_type(gate_up.device, gate_up.dtype):
+        return PackedExperts(*([PackedWeight(weight.contiguous()) for weight in whole] for whole in (gate_up, down)))
     return Experts(gate_up.transpose(1, 2).contiguous(), down.transpose(1, 2).contiguous())
 
 
-def fused_moe(x: Tensor, experts: Experts, chosen: Tensor, shares: Tensor) -> Tensor:
+def fused_moe(x: Tensor, experts: Experts | PackedExperts, chosen: Tensor, shares: Tensor) -> Tensor:
     """The sum over j of `shares[t, j]` times expert `chosen[t, j]`'s `down(silu(gate(x[t])) * up(x[t]))`.
 
     x: [tokens, hidden]; experts: of `pack_experts`; chosen: [tokens, k] int64, all different in a row; shares:
     [tokens, k] float32. Returns [tokens, hidden] of the dtype of `x`.
     """
-    if takes(x):
+    if takes(x) and isinstance(experts, Experts):
         return _launch(x.contiguous(), experts, chosen, shares)
     tokens, k = chosen.shape
     outputs = torch.empty((tokens * k, x.shape[1]), dtype=x.dtype, device=x.device)
@@ -74,10 +87,8 @@ def fused_moe_reference(x: Tensor, gate_up: Tensor, down: Tensor, chosen: Tensor
     return result
 
 
-def _product(x: Tensor, weight: Tensor) -> Tensor:
-    if x.shape[0] == 1:
-        return torch.mm(x.expand(2, -1), weight)[:1]
-    return torch.mm(x, weight)
+def _product(x: Tensor, weight: Tensor | PackedWeight) -> Tensor:
+    return weight.multiply(x) if isinstance(weight, PackedWeight) else tiled_product(x, weight)
 
 
 def _weighted(outputs: Tensor, shares: Tensor) -> Tensor:

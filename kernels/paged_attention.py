@@ -114,6 +114,7 @@ def plan_attention(
     dtype: torch.dtype,
     window: int | None = None,
     queries_a_tile: int = 1,
+    invariant: bool = False,
 ) -> AttentionBatch:
     """Prepares `paged_attention` for one step of the layers that see `window` keys, or all when it is None.
 
@@ -121,6 +122,10 @@ def plan_attention(
     `block_tables[r]` ([rows, width] int32 on the CPU; entries past the context are not read). Decode rows (one query)
     are grouped as they come: sorted by length there are fewest groups. Where block tables are followed on the device,
     they have to come before all others, and `queries_a_tile` is `tile_queries` of the model's heads.
+
+    With `invariant` a query's result has the same bits whatever it shares the step with, queries of its own row
+    included: on a device every query goes through tiles, and the torch reference takes each one by itself. The
+    operation in C is so anyway.
 
     Raises ValueError for a context that its table has no room for, or that is shorter than its queries.
     """
@@ -133,12 +138,15 @@ def plan_attention(
     if (lengths > width * page_size).any():
         raise ValueError(f"a context of {lengths.max()} tokens in a block table of {width} pages of {page_size}")
     if runs_on(device):
-        host = host_rows(counts, lengths, block_tables.numpy(), queries_a_tile)
+        host = host_rows(counts, lengths, block_tables.numpy(), queries_a_tile, invariant)
         tables, ends, tiles = (torch.from_numpy(array).to(device, non_blocking=True) for array in host[:3])
         return paged_rows(tables, ends, tiles, host.longest, window)
 
     def groups() -> tuple[RowGroup, ...]:
-        return _groups(counts.tolist(), lengths.tolist(), block_tables, page_size, device, dtype, window)
+        shape = (counts, lengths, block_tables)
+        if invariant:
+            shape = _one_by_one(*shape)
+        return _groups(shape[0].tolist(), shape[1].tolist(), shape[2], page_size, device, dtype, window)
 
     rows: NativeRows | None = None
     if native_type(device, dtype):
@@ -174,10 +182,20 @@ def _groups(
     return tuple(groups)
 
 
-def host_rows(query_counts: Int64, context_lengths: Int64, tables: Int32, queries_a_tile: int) -> HostRows:
+def _one_by_one(counts: Int64, lengths: Int64, tables: Tensor) -> tuple[Int64, Int64, Tensor]:
+    """Each query as a row of its own."""
+    owners = np.repeat(np.arange(len(counts)), counts)
+    ends = np.cumsum(counts)
+    own = lengths[owners] - (ends[owners] - 1 - np.arange(len(owners)))
+    return np.ones_like(own), own, tables[torch.from_numpy(owners)]
+
+
+def host_rows(
+    query_counts: Int64, context_lengths: Int64, tables: Int32, queries_a_tile: int, invariant: bool = False
+) -> HostRows:
     """The rows as `paged_rows` wants them on the device: rows with one query first, as for `plan_attention`."""
     counts, lengths = query_counts.tolist(), context_lengths.tolist()
-    decoding = next((row for row, count in enumerate(counts) if count > 1), len(counts))
+    decoding = 0 if invariant else next((row for row, count in enumerate(counts) if count > 1), len(counts))
     firsts = np.cumsum((0, *counts))[decoding:-1].tolist()
     tiles = plan_tiles(firsts, counts[decoding:], lengths[decoding:], queries_a_tile).numpy()
     tiles[:, 0] += decoding
@@ -191,8 +209,9 @@ def paged_rows(tables: Tensor, lengths: Tensor, tiles: Tensor, longest: int, win
 
 
 def plan_decode(
-    tables: Tensor, lengths: Tensor, page_size: int, *, longest: int, dtype: torch.dtype, window: int | None = None
-) -> AttentionBatch:
+    tables: Tensor, lengths: Tensor, page_size: int, *, longest: int, dtype: torch.dtype, window: int | None = None,
+    invariant: bool = False,
+) -> AttentionBatch:  # fmt: skip
     """As `plan_attention`, for rows with one query each whose block tables and lengths lie on the device already.
 
     tables: [rows, width] int32; lengths: [rows] int32, 1 at least and `longest` at most. Where the kernels run, nothing
@@ -201,6 +220,10 @@ def plan_decode(
     """
     rows = len(lengths)
     if runs_on(lengths.device):
+        if invariant:
+            row = torch.arange(rows, dtype=torch.int32, device=lengths.device)
+            tiles = torch.stack((row, row, lengths - 1, torch.ones_like(row)), -1)
+            return paged_rows(tables, lengths[:0], tiles, longest, window)
         return paged_rows(tables, lengths, lengths.new_empty((0, TILE_FIELDS)), longest, window)
 
     def groups() -> tuple[RowGroup, ...]:

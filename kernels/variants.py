@@ -22,6 +22,7 @@ from . import (
     geglu,
     grouped_lora_tiles,
     launch,
+    linear_invariant,
     linear_w4a16,
     linear_w8a8,
     page_copy,
@@ -156,6 +157,16 @@ def _linear() -> Iterator[Variant]:
         }  # fmt: skip
         constants = common | {"GROUP": 128, "BLOCK_OUT": linear_w4a16.BLOCK_OUT}
         yield Variant(f"w4a16 {rows}", linear_w4a16.w4a16_kernel, pointers | shared, constants, 4, 3, ("outputs",))
+    invariant = linear_invariant
+    for name, outputs, apart in (("few", 4096, True), ("many", 4096, False), ("wide", 28672, False)):
+        yield Variant(
+            f"invariant {name}", invariant.invariant_kernel,
+            {"x": "*bf16", "weight": "*bf16", "bias": "*bf16", "out": "*fp32" if apart else "*bf16"} | shared,
+            {"INPUTS": 4096, "PARTS": invariant.input_parts(outputs, 4096), "APART": apart, "BIAS": False,
+             "PRECISION": "tf32", "BLOCK_ROWS": invariant.BLOCK_ROWS, "BLOCK_OUT": invariant.BLOCK_OUT,
+             "BLOCK_IN": invariant.BLOCK_IN},
+            4, 4, ("outputs",),
+        )  # fmt: skip
     yield Variant(
         "quantize rows int8", linear_w8a8.quantize_kernel, {"x": "*bf16", "narrow": "*i8", "scales": "*fp32"},
         {"INPUTS": 4096, "BLOCK": 4096, "INT8": True}, 8,

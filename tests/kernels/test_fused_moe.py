@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from headway.kernels.fused_moe import fused_moe, fused_moe_reference, pack_experts
 
 
-@settings(max_examples=40, deadline=None)
+@pytest.mark.parametrize("in_c", [True, False])
+@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.integers(1, 30), st.sampled_from([(1, 1), (4, 2), (9, 4)]), st.booleans(), st.integers(0, 2**31))
 def test_each_token_gets_its_experts_whoever_else_is_there(
-    tokens: int, counts: tuple[int, int], crowded: bool, seed: int
+    monkeypatch: pytest.MonkeyPatch, in_c: bool, tokens: int, counts: tuple[int, int], crowded: bool, seed: int
 ) -> None:
+    if not in_c:
+        monkeypatch.setattr("headway.kernels.fused_moe.native_type", lambda *_: False)
     torch.manual_seed(seed)
     (count, k), hidden, width = counts, 64, 48
     x, shares = torch.randn(tokens, hidden), torch.rand(tokens, k)

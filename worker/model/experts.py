@@ -11,7 +11,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ...kernels.fused_moe import Experts, fused_moe, pack_experts
+from ...kernels.fused_moe import Experts, PackedExperts, fused_moe, pack_experts
 from .config import ModelConfig
 from .linear import Linear
 from .split import Part
@@ -32,7 +32,7 @@ class ExpertMlp:
     """`router` scores all experts; the `active` best of a token speak, weighted by their share of probability, which is
     scaled to 1 over them with `normalized`."""
 
-    def __init__(self, router: Linear, experts: Experts, active: int, *, normalized: bool) -> None:
+    def __init__(self, router: Linear, experts: Experts | PackedExperts, active: int, *, normalized: bool) -> None:
         self.router = router
         self.experts = experts
         self.active = active
@@ -48,7 +48,7 @@ class ExpertMlp:
 
 def read_experts(
     weights: WeightReader, config: ModelConfig, count: int, width: int, columns: Part, names: ExpertNames
-) -> Experts:
+) -> Experts | PackedExperts:
     """`columns` of the `width` of each of `count` experts, which lie below "experts.0." and so on, or stacked.
 
     transformers 5 holds experts stacked and by default writes them one by one, as checkpoints have always had them;
