@@ -16,7 +16,12 @@ class HttpServer(uvicorn.Server):
     def __init__(self, app: Any, grace_s: float) -> None:
         super().__init__(
             uvicorn.Config(
-                app, log_config=None, access_log=False, lifespan="off", timeout_graceful_shutdown=max(1, round(grace_s))
+                app,
+                log_config=None,
+                access_log=False,
+                lifespan="off",
+                proxy_headers=False,  # nothing here asks who called
+                timeout_graceful_shutdown=max(1, round(grace_s)),
             )
         )
 

@@ -22,6 +22,7 @@ class LiveRequest:
     """
 
     __slots__ = (
+        "_scored",
         "_waiter",
         "cached_tokens",
         "embedding",
@@ -66,6 +67,7 @@ class LiveRequest:
         self.expired = False
         self.losses_in_row = 0
         self.patience_ends = 0.0
+        self._scored = request.logprobs is not None or request.prompt_logprobs is not None
         self._waiter: asyncio.Future[None] | None = None
 
     @property
@@ -89,25 +91,26 @@ class LiveRequest:
         self.refusal, self.loss = None, ""
 
     def output(self, output: engine_pb2.StepOutput) -> None:
-        """New tokens (see replicas.session.OutputSink)."""
+        """New tokens (see replicas.session.OutputSink), of every request at every step: read sparingly."""
         if self.finish_reason:
             return
+        token_ids, finish_reason = output.token_ids, output.finish_reason
         # A continuation's own figure would count what the first replica computed as a prompt found in a cache.
         if self.cached_tokens is None and not self.received and output.HasField("cached_tokens"):
             self.cached_tokens = output.cached_tokens
-        if not self._take_logprobs(output):
+        if self._scored and not self._take_logprobs(output):
             return
-        self.received.extend(output.token_ids)
-        if output.token_ids:
+        if token_ids:
+            self.received.extend(token_ids)
             self.losses_in_row = 0
-        if output.finish_reason == sampling_pb2.FINISH_REASON_ABORTED:
+        if finish_reason == sampling_pb2.FINISH_REASON_ABORTED:
             # Not at our wish: what we abort is withdrawn first. Either its time is over, or the replica stops, of which
             # the caller is to notice nothing.
             self.expired = self._at_deadline()
             self.lost("the replica stopped before the request had ended")
             return
-        if output.finish_reason:
-            self.finish_reason = output.finish_reason
+        if finish_reason:
+            self.finish_reason = finish_reason
             self.embedding = output.embedding
             self.preemptions += output.preemptions
             if output.HasField("stop_token_id"):
@@ -163,7 +166,7 @@ class LiveRequest:
         if not tokens and not self.finish_reason:
             return None
         first = self.taken == 0
-        logprobs = self.logprobs[self.taken : self.taken + len(tokens)]
+        logprobs = self.logprobs[self.taken : self.taken + len(tokens)] if self._scored else []
         self.taken += len(tokens)
         return TokenChunk(
             token_ids=tokens,

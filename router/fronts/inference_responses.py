@@ -31,14 +31,18 @@ def started_response(event: Started) -> inference_pb2.GenerateResponse:
 
 
 def delta_response(event: Delta, request_id: str, with_ids: bool) -> inference_pb2.GenerateResponse:
-    delta = inference_pb2.Delta(
-        text=event.text,
-        token_ids=event.token_ids if with_ids else None,
-        offset=event.offset,
-        index=event.index,
-        logprobs=map(_logprob, event.logprobs),
-    )
-    return inference_pb2.GenerateResponse(request_id=request_id, delta=delta)
+    """For every token of every stream: filled in place, since a message given to another one is copied."""
+    response = inference_pb2.GenerateResponse(request_id=request_id)
+    delta = response.delta
+    delta.text = event.text
+    delta.offset = event.offset
+    if event.index:
+        delta.index = event.index
+    if with_ids:
+        delta.token_ids.extend(event.token_ids)
+    if event.logprobs:
+        delta.logprobs.extend(map(_logprob, event.logprobs))
+    return response
 
 
 def finished_response(event: Finished, request_id: str) -> inference_pb2.GenerateResponse:

@@ -17,7 +17,7 @@ from ...proto.headway.v1 import engine_pb2
 from ..engine import Command, Figures, Leave, StepReport, Submit
 from ..pages import KvChange, KvOp
 from .changes import ChangeLog
-from .messages import event_messages, load_message
+from .messages import event_messages, load_message, stamp
 from .outbox import Outbox
 
 HEARTBEAT_S = 1.0
@@ -185,5 +185,5 @@ class Hub:
             load=self.load() if load is None else load,
             adapters=self._adapters,
         )
-        message.time.GetCurrentTime()
+        stamp(message)
         return message

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable
 
 import numpy as np
@@ -69,23 +70,25 @@ def _event(change: KvChange) -> engine_pb2.KvEvent:
     return engine_pb2.KvEvent(removed=engine_pb2.BlocksRemoved(keys=keys, medium=medium))
 
 
-def output_message(output: Output) -> engine_pb2.StepOutput:
-    return engine_pb2.StepOutput(
-        id=output.id,
-        token_ids=output.token_ids,
-        finish_reason=output.finish,
-        stop_token_id=output.stop_token_id,
-        cached_tokens=output.cached_tokens,
-        preemptions=output.preemptions,
-        embedding=output.embedding,
-        logprobs=_logprobs(output.logprobs),
-        prompt_logprobs=_logprobs(output.prompt_logprobs),
-    )
+def write_output(output: Output, message: engine_pb2.StepOutput) -> None:
+    """Into an empty message. Most have nothing but tokens, and there is one for each running request a step."""
+    message.id = output.id
+    message.token_ids.extend(output.token_ids)
+    if output.cached_tokens is not None:
+        message.cached_tokens = output.cached_tokens
+    if output.finish:
+        message.finish_reason = output.finish
+        message.preemptions = output.preemptions
+        message.embedding = output.embedding
+        if output.stop_token_id is not None:
+            message.stop_token_id = output.stop_token_id
+    if output.logprobs is not None:
+        message.logprobs.CopyFrom(_logprobs(output.logprobs))
+    if output.prompt_logprobs is not None:
+        message.prompt_logprobs.CopyFrom(_logprobs(output.prompt_logprobs))
 
 
-def _logprobs(places: PlaceLogprobs | None) -> engine_pb2.Logprobs | None:
-    if places is None:
-        return None
+def _logprobs(places: PlaceLogprobs) -> engine_pb2.Logprobs:
     return engine_pb2.Logprobs(
         width=places.width, token_ids=np.frombuffer(places.ids, "<u4"), values=np.frombuffer(places.values, "<f4")
     )
@@ -96,3 +99,8 @@ def refusal_message(refused: Refused) -> engine_pb2.Refusal:
     return engine_pb2.Refusal(
         id=refused.id, code=error.code.value[0], reason=error.reason, message=error.message, field=error.field
     )
+
+
+def stamp(message: engine_pb2.SessionResponse) -> None:
+    """Sets its time to now."""
+    message.time.seconds, message.time.nanos = divmod(time.time_ns(), 1_000_000_000)

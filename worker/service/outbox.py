@@ -9,7 +9,7 @@ from ...proto.headway.v1 import engine_pb2
 from ..engine import Output, Refused
 from ..pages import KvChange
 from .changes import count_keys, net
-from .messages import event_messages, output_message, refusal_message
+from .messages import event_messages, refusal_message, stamp, write_output
 
 COMPACT_KEYS = 4_096
 MESSAGE_BYTES = 32 << 20  # of outputs in one message, unless a single one has more: transports take 64 MiB
@@ -78,14 +78,15 @@ class Outbox:
         message = engine_pb2.SessionResponse(
             first_sequence=self._first,
             sequence=self._last,
-            outputs=[output_message(output) for output in outputs],
             refusals=[refusal_message(refused) for refused in refusals],
             kv_events=event_messages(self._changes),
             load=self._load,
             last_submit_id=self._last_submit,
             adapters=self.adapters,
         )
-        message.time.GetCurrentTime()
+        stamp(message)
+        for output in outputs:
+            write_output(output, message.outputs.add())
         self._first = self._keys = 0
         self.adapters = None
         self._refusals = [refused for refused in self._refusals if refused.id in self._outputs]
@@ -118,6 +119,8 @@ class Outbox:
 
 def _size(output: Output) -> int:
     """Bytes of the message, about."""
+    if output.logprobs is None and output.prompt_logprobs is None:
+        return 64 + 5 * len(output.token_ids) + len(output.embedding)
     places = [part for part in (output.logprobs, output.prompt_logprobs) if part is not None]
     return 64 + 5 * len(output.token_ids) + len(output.embedding) + sum(9 * len(part.ids) // 4 for part in places)
 

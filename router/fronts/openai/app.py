@@ -1,4 +1,4 @@
-"""The HTTP front as one Starlette application."""
+"""The HTTP front as one application."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from ....core.errors import HeadwayError, InvalidRequest, NotFound
 from ....core.servers import as_status
@@ -25,8 +26,12 @@ from .errors import error_body, error_headers
 from .requests import read_chat, read_completion
 
 
-def openai_app(handler: RequestHandler, *, extra_routes: Sequence[BaseRoute] = ()) -> Starlette:
-    """The application for an ASGI server in the handler's event loop; `extra_routes` (health, metrics) join ours."""
+def openai_app(handler: RequestHandler, *, extra_routes: Sequence[BaseRoute] = ()) -> ASGIApp:
+    """The application for an ASGI server in the handler's event loop; `extra_routes` (health, metrics) join ours.
+
+    Requests that generate go straight to their endpoints: Starlette would pass every event of a stream through a
+    function of its router and of each of its layers.
+    """
     started_at = int(time.time())
 
     async def list_models(request: Request) -> Response:
@@ -36,25 +41,26 @@ def openai_app(handler: RequestHandler, *, extra_routes: Sequence[BaseRoute] = (
     async def get_model(request: Request) -> Response:
         return _json(_model(handler.catalogue.get(request.path_params["model"]), started_at))
 
+    generate = {
+        "/v1/chat/completions": GenerateEndpoint(handler, read_chat, ChatReply, "chat.completions"),
+        "/v1/completions": GenerateEndpoint(handler, read_completion, CompletionReply, "completions"),
+    }
     routes = [
-        Route(
-            "/v1/chat/completions",
-            GenerateEndpoint(handler, read_chat, ChatReply, "chat.completions"),
-            methods=["POST"],
-        ),
-        Route(
-            "/v1/completions",
-            GenerateEndpoint(handler, read_completion, CompletionReply, "completions"),
-            methods=["POST"],
-        ),
+        *(Route(path, endpoint, methods=["POST"]) for path, endpoint in generate.items()),
         Route("/v1/embeddings", EmbeddingsEndpoint(handler.embeddings), methods=["POST"]),
         Route("/v1/models", list_models, methods=["GET"]),
         Route("/v1/models/{model:path}", get_model, methods=["GET"]),
     ]
-    return Starlette(
+    rest = Starlette(
         routes=[*routes, *extra_routes],
         exception_handlers={HTTPException: _no_such_route, HeadwayError: _refused},
     )
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        generates = scope["type"] == "http" and scope["method"] == "POST" and scope["path"] in generate
+        await (generate[scope["path"]] if generates else rest)(scope, receive, send)
+
+    return app
 
 
 def _model(model: ServedModel, created: int) -> dict[str, Any]:
