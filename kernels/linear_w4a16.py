@@ -20,13 +20,14 @@ PACKED = 128  # inputs of one block
 PLANE = 16  # neighbouring inputs in one plane of it
 PLANES = PACKED // PLANE
 BLOCK_OUT = 64
+IN_ORDER = tuple(range(8))  # GPTQ's and compressed-tensors'
 AWQ_ORDER = (0, 2, 4, 6, 1, 3, 5, 7)  # output of each four bits of a word, from the lowest up
 
 
 class PackedWeight(NamedTuple):
     """4-bit weights: weight[o, i] = (nibble - zeros[o, i // group]) * scales[o, i // group].
 
-    words: [outputs, inputs / 8] int32; scales, zeros: [outputs, inputs / group], of the activations' dtype.
+    words: [outputs, inputs / 8] int32; scales, zeros: [outputs, inputs / group], of one float type.
     """
 
     words: Tensor
@@ -53,7 +54,7 @@ def pack(nibbles: Tensor, scales: Tensor, zeros: Tensor) -> PackedWeight:
     group = inputs // scales.shape[1]
     if group * scales.shape[1] != inputs or group % PLANE:
         raise ValueError(f"groups must be of a multiple of {PLANE} inputs, got {inputs} in {scales.shape[1]} groups")
-    planes = nibbles.view(outputs, inputs // PACKED, PLANES, PLANE).to(torch.int64)
+    planes = nibbles.reshape(outputs, inputs // PACKED, PLANES, PLANE).to(torch.int64)
     shifts = (4 * torch.arange(PLANES, device=nibbles.device)).view(1, 1, PLANES, 1)
     words = (planes << shifts).sum(2)
     words = torch.where(words >= 1 << 31, words - (1 << 32), words).to(torch.int32)
@@ -63,21 +64,21 @@ def pack(nibbles: Tensor, scales: Tensor, zeros: Tensor) -> PackedWeight:
 def pack_gptq(qweight: Tensor, qzeros: Tensor, scales: Tensor, *, zero_offset: int = 1) -> PackedWeight:
     """From a GPTQ checkpoint: qweight [inputs / 8, outputs], qzeros [groups, outputs / 8] int32, scales [groups,
     outputs]. Its first version stores zeros less `zero_offset` = 1, the second as they are (0)."""
-    nibbles = _unpacked(qweight.T.contiguous(), tuple(range(8)))
-    zeros = _unpacked(qzeros, tuple(range(8))) + zero_offset
+    nibbles = nibbles_of(qweight.T.contiguous(), IN_ORDER)
+    zeros = (nibbles_of(qzeros, IN_ORDER) + zero_offset) & 15
     return pack(nibbles, scales.T, zeros.T.to(scales.dtype))
 
 
 def pack_awq(qweight: Tensor, qzeros: Tensor, scales: Tensor) -> PackedWeight:
     """From an AWQ checkpoint: qweight [inputs, outputs / 8], qzeros [groups, outputs / 8] int32, scales [groups,
     outputs]."""
-    nibbles = _unpacked(qweight, AWQ_ORDER).T.contiguous()
-    return pack(nibbles, scales.T, _unpacked(qzeros, AWQ_ORDER).T.to(scales.dtype))
+    nibbles = nibbles_of(qweight, AWQ_ORDER).T.contiguous()
+    return pack(nibbles, scales.T, nibbles_of(qzeros, AWQ_ORDER).T.to(scales.dtype))
 
 
-def _unpacked(words: Tensor, order: tuple[int, ...]) -> Tensor:
-    """[rows, columns] int32 to [rows, 8 * columns]: the four bits number n of a word go to its place `order[n]`."""
-    shifts = 4 * torch.arange(8, device=words.device)
+def nibbles_of(words: Tensor, order: tuple[int, ...]) -> Tensor:
+    """[rows, columns] int32 to [rows, 8 * columns] int32: four bits number n of a word go to its place `order[n]`."""
+    shifts = 4 * torch.arange(8, device=words.device, dtype=torch.int32)
     nibbles = (words.unsqueeze(-1) >> shifts) & 15
     return nibbles[..., torch.tensor(order, device=words.device).argsort()].flatten(1)
 
@@ -90,12 +91,12 @@ def linear_w4a16(x: Tensor, weight: PackedWeight, bias: Tensor | None = None) ->
 
 
 def unpacked(weight: PackedWeight) -> Tensor:
-    """The weights as [outputs, inputs] of the dtype of the scales."""
+    """The weights as [outputs, inputs] float32."""
     outputs = weight.words.shape[0]
     shifts = (4 * torch.arange(PLANES, device=weight.words.device)).view(1, 1, PLANES, 1)
     nibbles = (weight.words.view(outputs, -1, 1, PLANE) >> shifts) & 15
-    wide = nibbles.reshape(outputs, -1, weight.group).to(weight.scales.dtype)
-    return ((wide - weight.zeros.unsqueeze(-1)) * weight.scales.unsqueeze(-1)).view(outputs, -1)
+    wide = nibbles.reshape(outputs, -1, weight.group).to(torch.float32)
+    return ((wide - weight.zeros.unsqueeze(-1).float()) * weight.scales.unsqueeze(-1).float()).view(outputs, -1)
 
 
 def _launch(x: Tensor, weight: PackedWeight, bias: Tensor | None) -> Tensor:

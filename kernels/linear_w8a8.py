@@ -11,27 +11,32 @@ import torch
 from torch import Tensor
 
 from .launch import jit, power_of_two, takes, tl, triton
-from .narrow import narrowed, quantize_heads
+from .narrow import narrowed, quantize_by, quantize_heads, scale_of
 
 BLOCK_OUT = 64
 BLOCK_IN = 128
 SPLIT_ROWS = 64  # rows from which the reduction is not split: there are blocks enough
 
 
-def quantize_rows(x: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    """`x` [rows, inputs] as `dtype` (int8 or float8_e4m3fn), and the scale of each row, [rows] float32."""
+def quantize_rows(x: Tensor, dtype: torch.dtype, static: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """`x` [rows, inputs] as `dtype` (int8 or float8_e4m3fn), and the scale of each row, [rows] float32: of its largest
+    magnitude, or `static` ([] float32) for all, which what is larger is cut off at."""
     if takes(x):
-        return _launch_quantize(x.contiguous(), dtype)
-    return quantize_heads(x, dtype)
+        return _launch_quantize(x.contiguous(), dtype, static)
+    if static is None:
+        return quantize_heads(x, dtype)
+    return quantize_by(x, static, dtype), static.expand(len(x)).contiguous()
 
 
-def linear_w8a8(x: Tensor, weight: Tensor, weight_scale: Tensor, bias: Tensor | None = None) -> Tensor:
-    """`x @ (weight * weight_scale).T + bias` with `x` quantized by row.
+def linear_w8a8(
+    x: Tensor, weight: Tensor, weight_scale: Tensor, bias: Tensor | None = None, static: Tensor | None = None
+) -> Tensor:
+    """`x @ (weight * weight_scale).T + bias` with `x` quantized by row, or by the scale `static` ([] float32).
 
     x: [rows, inputs], float; weight: [outputs, inputs], int8 or float8_e4m3fn; weight_scale: [outputs] float32; bias:
     [outputs]. Returns [rows, outputs] in the dtype of `x`.
     """
-    narrow, scale = quantize_rows(x, weight.dtype)
+    narrow, scale = quantize_rows(x, weight.dtype, static)
     if takes(x):
         return _launch(narrow, scale, weight, weight_scale, bias, x.dtype)
     return linear_w8a8_reference(narrow, scale, weight, weight_scale, bias, x.dtype)
@@ -40,19 +45,22 @@ def linear_w8a8(x: Tensor, weight: Tensor, weight_scale: Tensor, bias: Tensor | 
 def linear_w8a8_reference(
     x: Tensor, scale: Tensor, weight: Tensor, weight_scale: Tensor, bias: Tensor | None, dtype: torch.dtype
 ) -> Tensor:
-    """The same on quantized rows `x` [rows, inputs] with `scale` [rows], in float64."""
-    out = (x.double() @ weight.double().T) * scale.double().unsqueeze(-1) * weight_scale.double()
+    """The same on quantized rows `x` [rows, inputs] with `scale` [rows]: whole numbers as they are, fp8 in float64."""
+    whole = x.is_cpu and x.dtype == torch.int8
+    sums = torch._int_mm(x, weight.T).double() if whole else x.double() @ weight.double().T
+    out = sums * scale.double().unsqueeze(-1) * weight_scale.double()
     return (out if bias is None else out + bias.double()).to(dtype)
 
 
-def _launch_quantize(x: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+def _launch_quantize(x: Tensor, dtype: torch.dtype, static: Tensor | None) -> tuple[Tensor, Tensor]:
     rows, inputs = x.shape
     narrow = torch.empty((rows, inputs), dtype=dtype, device=x.device)
     scale = torch.empty(rows, dtype=torch.float32, device=x.device)
     if rows:
         block = power_of_two(inputs)
         quantize_kernel[(rows,)](
-            x, narrow, scale, INPUTS=inputs, BLOCK=block, INT8=dtype == torch.int8,
+            x, narrow, scale, scale if static is None else static,
+            INPUTS=inputs, BLOCK=block, INT8=dtype == torch.int8, STATIC=static is not None,
             num_warps=min(16, max(1, block // 512)),
         )  # fmt: skip
     return narrow, scale
@@ -103,14 +111,16 @@ def add_parts(parts: Tensor, bias: Tensor | None, out: Tensor) -> None:
 
 @jit
 def quantize_kernel(
-    x: tl.tensor, narrow: tl.tensor, scales: tl.tensor, INPUTS: tl.constexpr, BLOCK: tl.constexpr, INT8: tl.constexpr
-) -> None:
+    x: tl.tensor, narrow: tl.tensor, scales: tl.tensor, static: tl.tensor,
+    INPUTS: tl.constexpr, BLOCK: tl.constexpr, INT8: tl.constexpr, STATIC: tl.constexpr,
+) -> None:  # fmt: skip
     """One program a row."""
     row = tl.program_id(0).to(tl.int64)
     at = tl.arange(0, BLOCK)
     inside = at < INPUTS
     value = tl.load(x + row * INPUTS + at, mask=inside, other=0.0).to(tl.float32)
-    value, scale = narrowed(value, INT8)
+    scale = tl.load(static) if STATIC else scale_of(value, INT8)
+    value = narrowed(value, scale, INT8)
     tl.store(narrow + row * INPUTS + at, value.to(narrow.dtype.element_ty), mask=inside)
     tl.store(scales + row, scale)
 

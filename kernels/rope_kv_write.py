@@ -10,7 +10,7 @@ from torch import Tensor
 from .kv_pages import KvPages
 from .kv_write import kv_write
 from .launch import jit, power_of_two, takes, tl
-from .narrow import narrowed
+from .narrow import narrowed, scale_of
 from .native import native
 from .native.tensors import KINDS, native_takes, native_wide
 from .rms_norm import rms_norm_reference
@@ -170,7 +170,9 @@ def _store(
     """One key or value into its place; a narrow one is taken from what the model's own dtype would hold."""
     value = value.to(like.dtype.element_ty)
     if NARROW:
-        wide, scale = narrowed(value.to(tl.float32), INT8)
+        wide = value.to(tl.float32)
+        scale = scale_of(wide, INT8)
+        wide = narrowed(wide, scale, INT8)
         tl.store(cache + row * DIM + at, wide.to(cache.dtype.element_ty), mask=inside)
         tl.store(scales + row, scale)
     else:

@@ -168,8 +168,14 @@ def _linear() -> Iterator[Variant]:
             4, 4, ("outputs",),
         )  # fmt: skip
     yield Variant(
-        "quantize rows int8", linear_w8a8.quantize_kernel, {"x": "*bf16", "narrow": "*i8", "scales": "*fp32"},
-        {"INPUTS": 4096, "BLOCK": 4096, "INT8": True}, 8,
+        "quantize rows int8", linear_w8a8.quantize_kernel,
+        {"x": "*bf16", "narrow": "*i8", "scales": "*fp32", "static": "*fp32"},
+        {"INPUTS": 4096, "BLOCK": 4096, "INT8": True, "STATIC": False}, 8,
+    )  # fmt: skip
+    yield Variant(
+        "quantize rows fp8 static", linear_w8a8.quantize_kernel,
+        {"x": "*bf16", "narrow": "*fp8e4nv", "scales": "*fp32", "static": "*fp32"},
+        {"INPUTS": 4096, "BLOCK": 4096, "INT8": False, "STATIC": True}, 8,
     )  # fmt: skip
     yield Variant(
         "add parts", linear_w8a8.add_parts_kernel,

@@ -20,6 +20,10 @@ ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "models.md"
 CASES = ROOT / "tests" / "model" / "support"
 
+# Of a case's configuration, what says nothing of the numbers.
+WRITERS_OWN = ("format", "ignore", "ignored_layers", "kv_cache_scheme", "quantization_status")
+PARTS = ("weights", "input_activations")
+
 HEAD = """# Models
 
 <!-- `make models-doc` writes this page from worker/model/architectures and tests/model/support. Edit those. -->
@@ -31,8 +35,8 @@ run, and pickles are never opened. Each rank reads its own slices only
 [operations.md](operations.md#checkpoints).
 Experts may lie one by one, or stacked as transformers 5 holds them.
 
-| `architectures` | checkpoints | what it computes |
-|---|---|---|
+| `architectures` | checkpoints | what it computes | quantized |
+|---|---|---|---|
 """
 
 REST = """
@@ -51,6 +55,32 @@ where the tests run.
 
 | `architectures` | case | differs from 4 layers of width 64 by | ranks |
 |---|---|---|---|
+"""
+
+QUANTIZED = """
+## Quantized checkpoints
+
+`quantization_config` in `config.json` says how products are stored; what lies plainly beside them (the head, layers
+that were left out) is read plainly. Each case is a tiny model in the writer's layout, compared with transformers on
+the weights that it stands for, on one rank and at tp 2 ([test_quantized.py](../tests/model/test_quantized.py)): 4-bit
+weights within {tolerance:g}; where inputs are rounded, too, transformers' are rounded alike, and the median is within
+that (a last bit becomes a whole step now and then).
+
+| `quant_method` | case | what its configuration says |
+|---|---|---|
+"""
+
+QUANTIZED_REST = """
+4-bit weights stay 4-bit on a GPU and are multiplied with activations as they are; on CPU they are unpacked when they
+are read. Weights of 8 bits stay so everywhere; inputs are rounded to int8 or fp8, each row by its own largest value,
+or by the stored `input_scale` where activations are static. At tp 2 and more, ranks that hold a part of the inputs
+round that part by itself.
+
+4-bit weights come in whole groups: `tp` has to leave each rank a multiple of the group, and of 128, of the
+attention's outputs and of the MLP's columns. What does not fit is refused with the numbers that do, before anything
+starts. So are other methods and bits, and by their fields: `desc_act`, AWQ's layouts other than gemm, blocks of
+weights (`weight_block_size`), weights or activations with zero points in 8 bits, sparsity, scales for the KV cache
+(`--kv-dtype` needs none), experts, and `--load-format dummy`.
 """
 
 ROPE = """
@@ -92,7 +122,8 @@ a line in the table beside it, a case in [tiny_models.py](../tests/model/support
 def page() -> str:
     """The whole page as it should be."""
     sys.path.insert(0, str(CASES))
-    tiny_llamas, tiny_models = (importlib.import_module(name) for name in ("tiny_llamas", "tiny_models"))
+    names = ("tiny_llamas", "tiny_models", "tiny_quantized")
+    tiny_llamas, tiny_models, tiny_quantized = (importlib.import_module(name) for name in names)
     table = "".join(_architecture_row(name) for name in sorted(ARCHITECTURES))
     cases = "".join(
         _case_row(name, "LlamaForCausalLM", changes, four=True) for name, changes in tiny_llamas.SHAPES.items()
@@ -108,15 +139,37 @@ def page() -> str:
         tokens=tiny_models.NEW_TOKENS,
         window=tiny_models.WINDOW,
     )
+    quantized = "".join(_quantized_row(name, case) for name, case in tiny_quantized.CASES.items())
+    quantized = QUANTIZED.format(tolerance=tiny_quantized.TOLERANCE) + quantized + QUANTIZED_REST
     ropes = "".join(f"| `{kind}` | {_text(reader)} |\n" for kind, reader in READERS.items())
-    return HEAD + table + rest + cases + ROPE + ropes + TAIL.format(neutral=", ".join(f"`{name}`" for name in NEUTRAL))
+    return (
+        HEAD
+        + table
+        + rest
+        + cases
+        + quantized
+        + ROPE
+        + ropes
+        + TAIL.format(neutral=", ".join(f"`{name}`" for name in NEUTRAL))
+    )
 
 
 def _architecture_row(name: str) -> str:
     model = ARCHITECTURES[name]
     path = Path(inspect.getfile(model)).name
     link = f"[{path}](../worker/model/architectures/{path})"
-    return f"| `{name}` | {_text(model)} | {_text(inspect.getmodule(model))} {link} |\n"
+    module = inspect.getmodule(model)
+    quantized = "no: experts" if hasattr(module, "read_experts") else "yes"
+    return f"| `{name}` | {_text(model)} | {_text(module)} {link} | {quantized} |\n"
+
+
+def _quantized_row(name: str, case: Any) -> str:
+    config = case.config
+    groups = config.get("config_groups", {}).values()
+    told = {key: value for key, value in config.items() if key not in ("quant_method", "config_groups", *WRITERS_OWN)}
+    told |= {part: group[part] for group in groups for part in PARTS if group[part]}
+    fields = ", ".join(f"`{field}: {json.dumps(value)}`" for field, value in told.items())
+    return f"| `{config['quant_method']}` | {name} | {fields} |\n"
 
 
 def _case_row(name: str, architecture: str, changes: dict[str, Any], four: bool) -> str:

@@ -14,6 +14,7 @@ sys.path.insert(0, str(Path(__file__).parent / "support"))
 from rank_group import RankGroup
 from tiny_llamas import SHAPES, Oracle, write_llama
 from tiny_models import MODELS, write_model
+from tiny_quantized import Written, write_quantized
 
 DEMO = Path(__file__).parents[2] / "demo" / "headway-demo"
 
@@ -31,6 +32,12 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path
         return write_llama(tmp_path_factory.mktemp(name), seed=len(name), **SHAPES[name])
 
     return get
+
+
+@pytest.fixture(scope="session")
+def written(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Written]:
+    """The quantized checkpoint of a name in CASES, and its weights in float."""
+    return cache(lambda name: write_quantized(tmp_path_factory.mktemp(name), name))
 
 
 @pytest.fixture(scope="session")

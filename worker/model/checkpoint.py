@@ -6,6 +6,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
@@ -15,6 +16,7 @@ from .split import Part
 from .weight_files import find_weight_files
 
 FLOATING = ("F32", "BF16", "F16")
+EXACTLY = {torch.int8: ("I8",), torch.int32: ("I32",), torch.int64: ("I64",), torch.float8_e4m3fn: ("F8_E4M3",)}
 
 
 class Checkpoint:
@@ -55,12 +57,18 @@ class Checkpoint:
         """Every tensor that there is."""
         return list(self._where)
 
-    def file(self, name: str) -> Path:
-        """The file that holds tensor `name`, which is there."""
-        return self._where[name][0]
+    def shape(self, name: str) -> tuple[int, ...] | None:
+        """The shape of tensor `name`; None when it is in none of the files."""
+        return self._where[name][1].shape if name in self._where else None
 
-    def check(self, name: str, shape: tuple[int, ...]) -> Path:
-        """The file of tensor `name`. Raises ConfigError when it is missing, of another shape or of no floating type."""
+    def file(self, name: str) -> str:
+        """The file that holds the first tensor whose name begins with `name`."""
+        found = (file for known, (file, _) in self._where.items() if known.startswith(name))
+        return str(self._where[name][0] if name in self._where else next(found, self.source))
+
+    def check(self, name: str, shape: tuple[int, ...], wanted: torch.dtype = torch.float32) -> Path:
+        """The file of tensor `name`. Raises ConfigError when it is missing, of another shape, or of a type that it
+        cannot be for `wanted`: a floating one has to be one of FLOATING, others as they are."""
         if name not in self._where:
             raise ConfigError(f"{self.source}: tensor {name} is missing from the checkpoint")
         file, entry = self._where[name]
@@ -68,17 +76,19 @@ class Checkpoint:
             raise ConfigError(
                 f"{file}: tensor {name} has shape {list(entry.shape)}, and config.json implies {list(shape)}"
             )
-        if entry.dtype not in FLOATING:
-            raise ConfigError(f"{file}: tensor {name} is of type {entry.dtype}, not one of {', '.join(FLOATING)}")
+        kinds = EXACTLY.get(wanted, FLOATING)
+        if entry.dtype not in kinds:
+            due = f"not one of {', '.join(kinds)}" if len(kinds) > 1 else f"not {kinds[0]}"
+            raise ConfigError(f"{file}: tensor {name} is of type {entry.dtype}, {due}")
         return file
 
     def read(self, name: str, shape: tuple[int, ...], out: Tensor, *, dim: int = 0, part: Part | None = None) -> None:
-        """Tensor `name`, or its `part` along `dim`, into `out`, which has its shape and any type and device.
+        """Tensor `name`, or its `part` along `dim`, into `out`, which has its shape and any device.
 
         `shape` is the whole tensor's, as the configuration implies it. Raises ConfigError as `check` does, and when the
         file cannot be read any more.
         """
-        file = self.check(name, shape)
+        file = self.check(name, shape, out.dtype)
         ranges = [slice(None)] * len(shape)
         if part is not None:
             ranges[dim] = slice(part.start, part.stop)

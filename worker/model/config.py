@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import msgspec
 
 from .fields import Fields, read_json
+from .quantization import Quantization, read_quantization
 
 if TYPE_CHECKING:  # the controller reads shapes, too, and has no use for torch
     from .rope import Rope
@@ -30,7 +31,6 @@ NEUTRAL: dict[str, tuple[object, ...]] = {
     "num_experts": (None,),
     "num_local_experts": (None,),
     "partial_rotary_factor": (1.0, 1, None),
-    "quantization_config": (None,),
     "query_pre_attn_scalar": (None,),
     "residual_multiplier": (None, 1, 1.0),
     "sliding_window": (None,),
@@ -69,6 +69,7 @@ class Shape(msgspec.Struct, frozen=True, kw_only=True):
     eos_token_ids: tuple[int, ...]
     experts: int = 0
     expert_width: int = 0
+    quantization: Quantization | None = None
 
     def extended(self, kind: type[Config], attention: Sequence[LayerAttention], **more: Any) -> Config:
         """The configuration of an architecture: this shape, what each layer attends to, and fields of its own."""
@@ -134,6 +135,7 @@ def read_shape(fields: Fields, defaults: Defaults) -> Shape:
         tied_embeddings=fields.flag("tie_word_embeddings", defaults.tied_embeddings),
         dtype=_dtype(fields),
         eos_token_ids=fields.token_ids("eos_token_id"),
+        quantization=read_quantization(fields),
         **_experts(fields, defaults),
     )
 

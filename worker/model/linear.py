@@ -46,7 +46,7 @@ class Linear:
         self.bias = bias
         self.adapt: Adapt | None = None
         self.packed: PackedWeight | None = None
-        self._apply = self._plain
+        self._apply: Callable[[Tensor], Tensor] = self._plain
         if native_type(weight.device, weight.dtype):
             self.packed = PackedWeight(weight.contiguous())
             self.bias = None if bias is None else bias.float().contiguous()

@@ -37,6 +37,12 @@ class RandomWeights:
         """False: nothing is stored, and a model reads the layout that it takes by itself."""
         return False
 
+    def shape(self, name: str) -> None:
+        """None, likewise."""
+
+    def file(self, name: str) -> str:
+        return "random weights"
+
     def read(self, name: str, shape: tuple[int, ...], out: Tensor, *, dim: int = 0, part: Part | None = None) -> None:
         """Draws tensor `name`, or its `part` along `dim`, into contiguous `out`."""
         part = part or Part(0, shape[dim])

@@ -16,6 +16,7 @@ from .config import NEUTRAL, ModelConfig, architecture_of
 from .decoder import Decoder
 from .fields import Fields, read_json
 from .manifest import check_manifest
+from .quantization import FIELD
 from .random_weights import RandomWeights
 from .sources import Counted, Recorder, TensorSource
 from .split import split_model
@@ -32,6 +33,8 @@ def read_config(directory: Path) -> ModelConfig:
         raise ConfigError(f"{path}: architecture {name} is not supported; these are: {known}")
     config: ModelConfig = ARCHITECTURES[name].read_config(fields)
     fields.refuse_unused(NEUTRAL)
+    if config.quantization is not None and config.experts:
+        raise fields.refuse(FIELD, f"is not supported with the experts of {name}")
     return config
 
 
@@ -52,11 +55,16 @@ def load_model(
     """
     on_progress(0.0)
     if load_format == "dummy":
+        if config.quantization is not None:
+            raise ConfigError(
+                f"{directory / 'config.json'}: {FIELD} with load_format dummy is not supported: random weights are not "
+                "quantized"
+            )
         model = _load(config, comm, RandomWeights(), dtype, device, on_progress)
     else:
         with Checkpoint(directory) as checkpoint:
             if comm.place.rank == 0:
-                check_manifest(checkpoint, record(config, alone("meta"), checkpoint).shapes, config)
+                check_manifest(checkpoint, record(config, alone("meta"), checkpoint), config)
             model = _load(config, comm, checkpoint, dtype, device, on_progress)
     on_progress(1.0)
     return model
@@ -85,5 +93,6 @@ def record(config: ModelConfig, comm: Communicator, source: TensorSource) -> Rec
 def _build(
     config: ModelConfig, comm: Communicator, source: TensorSource, dtype: torch.dtype, device: torch.device
 ) -> Decoder[Any]:
-    reader = WeightReader(source, dtype, device, first=comm.place.tp_rank == 0)
+    first = comm.place.tp_rank == 0
+    reader = WeightReader(source, dtype, device, first, quantization=config.quantization)
     return ARCHITECTURES[config.architecture](config, split_model(config, comm.place), comm, reader)

@@ -7,6 +7,7 @@ import msgspec
 from ...core.errors import ConfigError
 from ..parallel.topology import Topology
 from .config import Shape
+from .quantization import check_inputs
 
 
 class Part(msgspec.Struct, frozen=True):
@@ -61,6 +62,12 @@ def split_model(shape: Shape, place: Topology) -> Split:
         raise ConfigError(
             f"tp = {place.tp} neither divides num_key_value_heads = {shape.kv_heads} nor is a multiple of it; {choices}"
         )
+    if shape.quantization is not None:
+        inputs = {
+            "num_attention_heads * head_dim": shape.heads * shape.head_dim,
+            "intermediate_size": shape.intermediate_size,
+        }
+        check_inputs(shape.quantization, shape.hidden_size, inputs, place.tp, fits)
     if shape.layers % place.pp:
         fits = [pp for pp in range(1, shape.layers + 1) if shape.layers % pp == 0]
         raise ConfigError(

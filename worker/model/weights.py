@@ -5,8 +5,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from ...core.errors import ConfigError
 from ..adapters.sites import Projection, Site
 from .linear import Linear
+from .quantization import Quantization
+from .quantized import Piece, read_quantized
 from .sources import TensorSource
 from .split import Part
 
@@ -16,22 +19,31 @@ class WeightReader:
     one matrix are never collected first.
 
     `first` is true on the rank that adds the bias of an output which is summed over ranks. `sites` are all products
-    read so far, by this reader and those made from it, for adapters to act on.
+    read so far, by this reader and those made from it, for adapters to act on. `quantization` is how those products
+    are stored that are not stored plainly.
     """
 
     def __init__(
-        self, source: TensorSource, dtype: torch.dtype, device: torch.device, first: bool, prefix: str = ""
+        self,
+        source: TensorSource,
+        dtype: torch.dtype,
+        device: torch.device,
+        first: bool,
+        prefix: str = "",
+        quantization: Quantization | None = None,
     ) -> None:
         self.source = source
         self.dtype = dtype
         self.device = device
         self.first = first
         self.prefix = prefix
+        self.quantization = quantization
         self.sites: list[Site] = []
 
     def inside(self, prefix: str) -> WeightReader:
         """A reader for the names below `prefix`."""
-        inner = WeightReader(self.source, self.dtype, self.device, self.first, self.prefix + prefix)
+        prefix = self.prefix + prefix
+        inner = WeightReader(self.source, self.dtype, self.device, self.first, prefix, self.quantization)
         inner.sites = self.sites
         return inner
 
@@ -63,20 +75,59 @@ class WeightReader:
     def fused_rows(self, parts: list[tuple[str, int, Part]], inputs: int, bias: bool) -> Linear:
         """Several layers of one input as one product; (name, outputs, part of the outputs) each."""
         sizes = [part.size for _, _, part in parts]
-        weight = self.empty(sum(sizes), inputs)
-        for (name, outputs, part), out in zip(parts, torch.split(weight, sizes), strict=True):
-            self.rows(f"{name}.weight", outputs, inputs, part, out)
         added = self.empty(sum(sizes)) if bias else None
         if added is not None:
             for (name, outputs, part), out in zip(parts, torch.split(added, sizes), strict=True):
                 self.vector(f"{name}.bias", outputs, part, out)
+        how = self._quantized([name for name, _, _ in parts])
+        if how is not None:
+            pieces = [Piece(name, outputs, inputs, part, Part(0, inputs)) for name, outputs, part in parts]
+            return self._adaptable(read_quantized(self, how, pieces, added), parts, inputs, Part(0, inputs))
+        weight = self.empty(sum(sizes), inputs)
+        for (name, outputs, part), out in zip(parts, torch.split(weight, sizes), strict=True):
+            self.rows(f"{name}.weight", outputs, inputs, part, out)
         return self._adaptable(Linear(weight, added), parts, inputs, Part(0, inputs))
 
     def columns(self, name: str, outputs: int, inputs: int, part: Part, bias: bool) -> Linear:
         """A layer of which this rank holds some of the inputs; the ranks' outputs are to be summed."""
-        weight = self.inputs(f"{name}.weight", outputs, inputs, part)
-        linear = Linear(weight, self.vector(f"{name}.bias", outputs) if bias and self.first else None)
+        added = self.vector(f"{name}.bias", outputs) if bias and self.first else None
+        how = self._quantized([name])
+        if how is not None:
+            linear = read_quantized(self, how, [Piece(name, outputs, inputs, Part(0, outputs), part)], added)
+        else:
+            linear = Linear(self.inputs(f"{name}.weight", outputs, inputs, part), added)
         return self._adaptable(linear, [(name, outputs, Part(0, outputs))], inputs, part)
+
+    def stored(
+        self, name: str, shape: tuple[int, ...], dtype: torch.dtype, dim: int = 0, part: Part | None = None
+    ) -> Tensor:
+        """Tensor `name`, or its part along `dim`, as `dtype`: for whole numbers and fp8, what the file has to hold."""
+        size = [*shape]
+        if part is not None:
+            size[dim] = part.size
+        return self._read(name, shape, dim, part, torch.empty(size, dtype=dtype, device=self.device))
+
+    def shape(self, name: str, *choices: tuple[int, ...]) -> tuple[int, ...]:
+        """The one of `choices` in which the tensor is stored; the first, for the refusal to name, if in none."""
+        found = self.source.shape(self.prefix + name)
+        return found if found in choices else choices[0]
+
+    def where(self, name: str) -> str:
+        """What a refusal calls the tensors of product `name`."""
+        return f"{self.source.file(self.prefix + name)}: tensor {self.prefix}{name}"
+
+    def _quantized(self, names: list[str]) -> Quantization | None:
+        """How products that are to be one are quantized; None for plain ones."""
+        if self.quantization is None:
+            return None
+        marked = [self.holds(f"{name}.{self.quantization.layout.mark}") for name in names]
+        if any(marked) and not all(marked):
+            plain = self.prefix + names[marked.index(False)]
+            raise ConfigError(
+                f"{plain} is not quantized, and {self.prefix + names[marked.index(True)]} is: products of one input "
+                "have to be stored alike"
+            )
+        return self.quantization if all(marked) else None
 
     def _adaptable(self, linear: Linear, parts: list[tuple[str, int, Part]], inputs: int, input_part: Part) -> Linear:
         projections = tuple(Projection(self.prefix + name, outputs, part) for name, outputs, part in parts)

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from headway.kernels import linear_w4a16 as w4
 from headway.kernels.linear_w8a8 import linear_w8a8, linear_w8a8_reference, quantize_rows
-from headway.kernels.narrow import quantize_heads
+from headway.kernels.narrow import quantize_by, quantize_heads
 
 from .fp8 import same_fp8
 
@@ -29,8 +29,9 @@ def test_w8a8(kind: torch.dtype, rows: int, outputs: int, inputs: int, biased: b
     torch.manual_seed(seed)
     x, bias = torch.randn(rows, inputs) * 3, torch.randn(outputs) if biased else None
     weight, scale = quantize_heads(torch.randn(outputs, inputs), kind)
-    found = linear_w8a8(x, weight, scale, bias)
-    wanted = linear_w8a8_reference(*quantize_rows(x, kind), weight, scale, bias, torch.float32)
+    static = torch.tensor(0.02) if seed % 2 else None
+    found = linear_w8a8(x, weight, scale, bias, static)
+    wanted = linear_w8a8_reference(*quantize_rows(x, kind, static), weight, scale, bias, torch.float32)
     torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-3)
 
 
@@ -68,6 +69,19 @@ def test_w4a16(rows: int, outputs: int, shape: tuple[int, int], biased: bool, se
     x, bias = torch.randn(rows, inputs), torch.randn(outputs) if biased else None
     wanted = torch.nn.functional.linear(x, dense.view(outputs, inputs), bias)
     torch.testing.assert_close(w4.linear_w4a16(x, weight, bias), wanted, rtol=1e-4, atol=2e-3)
+
+
+@pytest.mark.parametrize("kind", [torch.int8, torch.float8_e4m3fn])
+def test_a_stored_scale_cuts_off_what_is_larger(kind: torch.dtype) -> None:
+    torch.manual_seed(0)
+    x, static = torch.randn(3, 200) * torch.tensor([[0.01], [1.0], [1e4]]), torch.tensor(0.01)
+    narrow, scale = quantize_rows(x, kind, static)
+    assert torch.equal(scale, static.expand(3))
+    wanted = quantize_by(x, static, kind)
+    if kind == torch.int8:
+        assert (narrow.int() - wanted.int()).abs().max() <= 1
+    else:
+        assert same_fp8(narrow, wanted)
 
 
 def test_checkpoint_layouts() -> None:

@@ -106,8 +106,9 @@ MODELS: dict[str, tuple[str, str, dict[str, Any]]] = {
 }
 
 
-def write_model(directory: Path, name: str) -> Path:
-    """A checkpoint of a name in MODELS. Norms and biases are drawn, too, so that none of them goes unread."""
+def write_model(directory: Path, name: str, **more: Any) -> Path:
+    """A checkpoint of a name in MODELS, with `more` fields. Norms and biases are drawn, too, so that none of them goes
+    unread."""
     kind, config, changes = MODELS[name]
     torch.manual_seed(len(name))
     fields: dict[str, Any] = {
@@ -124,6 +125,7 @@ def write_model(directory: Path, name: str) -> Path:
         "eos_token_id": 1,
         "pad_token_id": 0,
         **changes,
+        **more,
     }
     model = getattr(transformers, kind)(getattr(transformers, config)(**fields)).eval()
     with torch.no_grad():
