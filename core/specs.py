@@ -48,7 +48,8 @@ class GroupSpec(msgspec.Struct, frozen=True, kw_only=True):
     """One worker group: a model on tp x pp ranks. Raises ConfigError from `check` when it cannot be.
 
     `load_format`: "auto" reads the weights in `model_path`; "dummy" draws random ones of the shape in its config.json.
-    `ignore_remote_code` serves a checkpoint that names Python code of its own, without that code.
+    `ignore_remote_code` serves a checkpoint that names Python code of its own, without that code. `symmetric_memory`
+    sums small tensors of tensor-parallel ranks in one shot, where their devices read each other's memory.
     """
 
     replica_id: str
@@ -60,6 +61,7 @@ class GroupSpec(msgspec.Struct, frozen=True, kw_only=True):
     dtype: str = "auto"
     load_format: str = "auto"
     ignore_remote_code: bool = False
+    symmetric_memory: bool = False
     host: str = "127.0.0.1"
     port: int = 0
     controller_address: str = ""

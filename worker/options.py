@@ -33,6 +33,9 @@ def parse(argv: list[str] | None = None) -> GroupSpec:
     parser.add_argument(
         "--ignore-remote-code", action="store_true", help="serve a checkpoint with auto_map, without that code"
     )
+    parser.add_argument(
+        "--symmetric-memory", action="store_true", help="sum small tensors of CUDA ranks in one shot, where they can"
+    )
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=int, default=0, help="port of EngineService; 0 takes any free one")
     parser.add_argument("--controller", default="", help="HOST:PORT of a controller to report to")
@@ -80,6 +83,7 @@ def parse(argv: list[str] | None = None) -> GroupSpec:
         dtype=args.dtype,
         load_format=args.load_format,
         ignore_remote_code=args.ignore_remote_code,
+        symmetric_memory=args.symmetric_memory,
         host=args.host,
         port=args.port,
         controller_address=args.controller,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,13 +16,17 @@ from collectives import (
     many_sums_with_uneven_speed,
     memory_names,
     own_numbers,
+    settled_timeouts,
+    sums_in_one_shot,
     transport,
+    with_symmetric_memory_on_one_rank,
+    without_symmetric_memory,
 )
 from rank_group import RankGroup, free_port, rank_context
 
 from headway.core.errors import ConfigError
 from headway.kernels.native import AVAILABLE
-from headway.worker.parallel import shared_memory
+from headway.worker.parallel import nccl, shared_memory
 from headway.worker.parallel.communicator import Communicator, join
 from headway.worker.parallel.errors import RankLost
 from headway.worker.parallel.topology import Topology
@@ -62,6 +67,33 @@ def test_shared_memory_is_used_and_has_no_name(group_of: Callable[[int, int], Ra
         assert group.run(transport) == ["NativeGroup" if AVAILABLE else "PlainGroup"] * 2
     assert group.run(memory_names) == [[], []]
     assert not list(Path("/dev/shm").glob("headway*"))
+
+
+def test_symmetric_memory_is_used_by_all_ranks_or_none(group_of: Callable[[int, int], RankGroup]) -> None:
+    group = group_of(2, 1)
+    assert group.run(without_symmetric_memory) == [("DistributedGroup", [3.0])] * 2
+    assert group.run(with_symmetric_memory_on_one_rank) == ["DistributedGroup"] * 2
+    for kind, shots, checks in group.run(sums_in_one_shot):
+        assert kind == "SymmetricGroup" and checks == [(True, True)] * 7
+        assert shots == 3, "small ones of its types, of whole vectors"
+
+
+def test_the_second_line_waits_longer_than_the_leader(group_of: Callable[[int, int], RankGroup]) -> None:
+    assert {seconds for found in group_of(2, 1).run(settled_timeouts) for seconds in found} == {90.0}
+    assert nccl.TIMES > 1 and nccl.LEAST_S < nccl.LOADING_S
+
+
+def test_nccl_is_told_by_the_environment_what_it_is_not_told_yet(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in (*nccl.DEFAULTS, "NCCL_SOCKET_IFNAME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("NCCL_DEBUG", "INFO")
+    nccl.prepare_environment(on_loopback=False)
+    assert os.environ["NCCL_DEBUG"] == "INFO" and os.environ["TORCH_NCCL_ASYNC_ERROR_HANDLING"] == "3"
+    assert "NCCL_SOCKET_IFNAME" not in os.environ
+    nccl.prepare_environment(on_loopback=True)
+    assert os.environ["NCCL_SOCKET_IFNAME"] == "lo"
+    for name in (*nccl.DEFAULTS, "NCCL_SOCKET_IFNAME"):
+        monkeypatch.setenv(name, os.environ[name])  # so that it is gone afterwards
 
 
 def test_ranks_listen_on_the_loopback_only(group_of: Callable[[int, int], RankGroup]) -> None:

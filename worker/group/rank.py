@@ -72,7 +72,10 @@ class _Follower:
 
         spec = self._spec
         group = spec.group
-        comm = join(spec.rank, group.tp, group.pp, group.device, spec.rendezvous, JOIN_TIMEOUT_S)
+        comm = join(
+            spec.rank, group.tp, group.pp, group.device, spec.rendezvous, JOIN_TIMEOUT_S,
+            symmetric_memory=group.symmetric_memory,
+        )  # fmt: skip
         runner = Runner(group, comm, self._progress)
         control.send(self._link, control.Loaded(runner.room(), runner.info))
         allocate = control.receive(self._link)
@@ -80,6 +83,7 @@ class _Follower:
             raise RuntimeError(f"the leader said {allocate!r} where Allocate was due")
         pages = allocate.pages
         runner.allocate(pages.device, pages.host, pages.disk, self._plans.note)
+        comm.loaded(group.engine.step_timeout_s)
         control.send(self._link, control.Allocated())
         serve_reads(self._link, runner)
         core = take_core(group.world_size) if group.device == "cpu" else None

@@ -13,8 +13,9 @@ from torch import Tensor
 from torch._C._distributed_c10d import PrefixStore, Store, TCPStore
 
 from ...core.errors import ConfigError
-from . import shared_memory
+from . import nccl, shared_memory
 from .errors import RankLost
+from .symmetric import with_symmetric_memory
 from .tensor_group import DistributedGroup, SoloGroup, TensorGroup
 from .topology import Topology
 
@@ -59,11 +60,19 @@ class Communicator:
             raise RankLost(f"receiving from rank {self.place.rank - self.place.tp}: {error}") from error
         return x
 
+    def loaded(self, step_timeout_s: float) -> None:
+        """From here on ranks keep pace: on CUDA, operations may take little longer than the leader waits for a step."""
+        if self.device.type == "cuda" and dist.is_initialized():
+            nccl.settle(step_timeout_s)
+
     def close(self) -> None:
         """Leaves the group. The other ranks need not be alive."""
         self._group.close()
         if dist.is_initialized():
-            dist.destroy_process_group()
+            if self.device.type == "cuda":
+                nccl.abort()
+            else:
+                dist.destroy_process_group()
         self._store = None
 
 
@@ -72,11 +81,14 @@ def alone(device: str = "cpu") -> Communicator:
     return Communicator(Topology(), SoloGroup(), torch.device(device), None)
 
 
-def join(rank: int, tp: int, pp: int, device: str, rendezvous: str, timeout_s: float) -> Communicator:
+def join(
+    rank: int, tp: int, pp: int, device: str, rendezvous: str, timeout_s: float, *, symmetric_memory: bool = False
+) -> Communicator:
     """Joins the group of tp x pp ranks that meet at `rendezvous`, "tcp://HOST:PORT", where rank 0 listens.
 
-    Returns when all ranks are there. `timeout_s` bounds this and each later operation. With device "cuda" each rank
-    takes the visible device of its number. Raises RankLost when the others do not come, ConfigError for an address that
+    Returns when all ranks are there. `timeout_s` bounds this and, on CPU, each later operation; on CUDA see nccl.py.
+    With device "cuda" each rank takes the visible device of its number; with `symmetric_memory` small sums go by that
+    where the devices can. Raises RankLost when the others do not come, ConfigError for an address that
     cannot be.
     """
     place = Topology(rank, tp, pp)
@@ -87,6 +99,8 @@ def join(rank: int, tp: int, pp: int, device: str, rendezvous: str, timeout_s: f
         raise ConfigError(f"rendezvous must be tcp://HOST:PORT, got {rendezvous!r}")
     if url.hostname in LOOPBACK:
         os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
+    if device == "cuda":
+        nccl.prepare_environment(on_loopback=url.hostname in LOOPBACK)
     timeout = timedelta(seconds=timeout_s)
     try:
         store = _meet(place, url.hostname, url.port, timeout)
@@ -96,10 +110,13 @@ def join(rank: int, tp: int, pp: int, device: str, rendezvous: str, timeout_s: f
             store=PrefixStore("world", store),
             rank=rank,
             world_size=place.world_size,
-            timeout=timeout,
+            timeout=timedelta(seconds=nccl.LOADING_S) if device == "cuda" else timeout,
             device_id=where if device == "cuda" else None,
         )
-        return Communicator(place, _tensor_group(place, store, device, timeout_s), where, store)
+        group = _tensor_group(place, store, device, timeout_s)
+        if symmetric_memory and device == "cuda":
+            group = with_symmetric_memory(group, where)
+        return Communicator(place, group, where, store)
     except RuntimeError as error:  # torch's DistError is one
         raise RankLost(f"rank {rank} could not join the group at {rendezvous}: {error}") from error
 
@@ -140,7 +157,7 @@ def _tensor_group(place: Topology, store: Store, device: str, timeout_s: float) 
     mine: dist.ProcessGroup | None = None
     for stage in range(place.pp):  # every rank has to make every group, in the same order
         ranks = Topology(stage * place.tp, place.tp, place.pp).tp_group()
-        group = dist.new_group(ranks, timeout=timedelta(seconds=timeout_s))
+        group = dist.new_group(ranks, timeout=timedelta(seconds=nccl.LOADING_S if device == "cuda" else timeout_s))
         if stage == place.pp_rank:
             mine = group
     assert mine is not None, "each rank is in one stage"

@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
+from unittest.mock import patch
 
 import psutil
 import torch
+import torch.distributed as dist
 
+from headway.worker.parallel import nccl, symmetric
 from headway.worker.parallel.communicator import Communicator, join
+from headway.worker.parallel.tensor_group import DistributedGroup
 
 
 def own_numbers(rank: int, count: int, dtype: torch.dtype) -> torch.Tensor:
@@ -91,3 +97,73 @@ def _wait_for_the_dead(comm: Communicator) -> str:
     except Exception as error:
         return f"{type(error).__name__} after {time.monotonic() - start:.1f} s: {error}"
     return "no error"
+
+
+def without_symmetric_memory(comm: Communicator) -> tuple[str, list[float]]:
+    """What comes of asking for it over gloo: the kind of group, and a sum by it."""
+    group = _over_gloo(comm)
+    found = symmetric.with_symmetric_memory(group, comm.device)
+    return type(found).__name__, found.all_reduce(torch.tensor([1.0 + comm.place.rank])).tolist()
+
+
+def with_symmetric_memory_on_one_rank(comm: Communicator) -> str:
+    """The kind of group where rank 1 cannot."""
+    group = _over_gloo(comm)
+    if comm.place.rank == 1:
+        return type(symmetric.with_symmetric_memory(group, comm.device)).__name__
+    with _pretended_symmetric_memory(group.group):
+        return type(symmetric.with_symmetric_memory(group, comm.device)).__name__
+
+
+def sums_in_one_shot(comm: Communicator) -> tuple[str, int, list[tuple[bool, bool]]]:
+    """The kind of group where memory is pretended to be shared, the number of sums that went by it, and of each sum
+    whether it is right and in place."""
+    group = _over_gloo(comm)
+    checks = []
+    with _pretended_symmetric_memory(group.group) as shots:
+        found = symmetric.with_symmetric_memory(group, comm.device)
+        for count, dtype in (
+            (8, torch.float32), (4, torch.bfloat16), (64, torch.bfloat16), (3, torch.float32), (4, torch.float64),
+            (symmetric.MOST_BYTES // 4, torch.float32), (symmetric.MOST_BYTES // 4 + 4, torch.float32),
+        ):  # fmt: skip
+            x = (torch.arange(count) % 50).to(dtype).view(-1, 1)
+            total = found.all_reduce(x)
+            checks.append((torch.equal(total, ((torch.arange(count) % 50) * 2).to(dtype).view(-1, 1)), total is x))
+    return type(found).__name__, len(shots), checks
+
+
+def settled_timeouts(comm: Communicator) -> list[float]:
+    """Seconds that the groups grant an operation once they have settled for steps of 45 s; then as before."""
+    before = dist.group.WORLD._get_backend(comm.device).options._timeout
+    nccl.settle(45.0)
+    groups = list(dist.distributed_c10d._world.pg_map)
+    found = [group._get_backend(comm.device).options._timeout.total_seconds() for group in groups]
+    for group in groups:
+        dist.distributed_c10d._set_pg_timeout(before, group)
+    return found
+
+
+def _over_gloo(comm: Communicator) -> DistributedGroup:
+    return DistributedGroup(dist.new_group([0, 1]), 0, 2, comm.place.rank)
+
+
+@contextmanager
+def _pretended_symmetric_memory(group: dist.ProcessGroup) -> Iterator[list[int]]:
+    """Ordinary memory, and gloo's sum in place of the one-shot operation."""
+    shots = []
+
+    def one_shot(mine: torch.Tensor, name: str, out: torch.Tensor) -> None:
+        assert name == group.group_name and mine.shape == out.shape and mine.data_ptr() != out.data_ptr()
+        shots.append(len(mine))
+        out.copy_(mine)
+        dist.all_reduce(out, group=group)
+
+    def empty(count: int, dtype: torch.dtype, device: torch.device) -> torch.Tensor:
+        return torch.full((count,), torch.nan, dtype=dtype, device=device)
+
+    with (
+        patch.object(symmetric, "_one_shot", one_shot),
+        patch("torch.distributed._symmetric_memory.empty", empty),
+        patch("torch.distributed._symmetric_memory.rendezvous", lambda tensor, name: None),
+    ):
+        yield shots
