@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from array import array
+from collections import deque
 
 from headway.core.blocks import root_key
 from headway.core.errors import HeadwayError, Internal
@@ -38,10 +39,14 @@ class Loop:
 
     def __init__(self) -> None:
         self.reports: list[StepReport] = []
-        self.engine = Engine(Scheduler(LIMITS, PagePool(8, 4)), self.step, self.reports.append)
+        self.engine = Engine(Scheduler(LIMITS, PagePool(8, 4)), self, self.reports.append)
+        self.plans: deque[StepPlan] = deque()
 
-    @staticmethod
-    def step(plan: StepPlan) -> StepResult:
+    def send(self, plan: StepPlan) -> None:
+        self.plans.append(plan)
+
+    def receive(self) -> StepResult:
+        plan = self.plans.popleft()
         return StepResult(plan.step, [3 for work in plan.work if work.sample])
 
     def say(self, *commands: object) -> None:

@@ -22,17 +22,20 @@ def test_commands_that_make_no_step_put_no_ping_off(monkeypatch: pytest.MonkeyPa
     give_up_at = time.monotonic() + 10
     plans: list[StepPlan] = []
 
-    def run_step(plan: StepPlan) -> StepResult:
-        plans.append(plan)
-        engine.inbox.put(Stop())
-        return StepResult(plan.step, [])
+    class Plane:
+        def send(self, plan: StepPlan) -> None:
+            plans.append(plan)
+            engine.inbox.put(Stop())
+
+        def receive(self) -> StepResult:
+            return StepResult(plans[-1].step, [])
 
     def publish(report: StepReport) -> None:
         """The next refusal is there before the loop can be idle."""
         late = time.monotonic() > give_up_at
         engine.inbox.put(Stop() if late else Refuse(session=0, id=1, error=Unavailable("no")))
 
-    engine = loop.Engine(Scheduler(LIMITS, PagePool(4, 4)), run_step, publish)
+    engine = loop.Engine(Scheduler(LIMITS, PagePool(4, 4)), Plane(), publish)
     engine.inbox.put(Refuse(session=0, id=1, error=Unavailable("no")))
     engine.run()
     assert [(plan.added, plan.work) for plan in plans] == [([], [])]

@@ -9,7 +9,7 @@ from __future__ import annotations
 import xxhash
 
 from headway.proto.headway.v1.pooling_pb2 import POOLING_MEAN
-from headway.worker.plan import PlaceLogprobs, RowAdded, StepPlan, StepResult
+from headway.worker.plan import SAMPLED, PlaceLogprobs, RowAdded, StepPlan, StepResult
 
 PAGE_SIZE = 4
 
@@ -38,6 +38,7 @@ class _Row:
         self.tokens, self.salt, self.pages, self.computed = tokens, salt, list(added.pages), added.computed
         self.pooling = added.pooling
         self.states: list[int] = []
+        self.sampled: int | None = None
         self.scored = added.prompt_tokens if added.prompt_logprobs >= 0 else 0
 
     def scores(self, first: int, end: int) -> PlaceLogprobs:
@@ -64,7 +65,10 @@ class FakeRanks:
             assert added.pooling != POOLING_MEAN or not added.computed, "a mean needs the state of every token"
             self.rows[added.row] = _Row(added, tokens, salt)
         for row, token in plan.appended:
-            self.rows[row].tokens.append(token)
+            known = self.rows[row].sampled
+            assert known is not None and token in (SAMPLED, known)
+            self.rows[row].tokens.append(known)
+            self.rows[row].sampled = None
         written: set[int] = set()
         sampled, pooled, scores = [], [], []
         for work in plan.work:
@@ -90,5 +94,6 @@ class FakeRanks:
             if ends and row.pooling:
                 pooled.append((work.row, embedding_of(row.states, row.pooling)))
             if work.sample:
-                sampled.append(next_token(digests[-1], self.vocabulary))
+                row.sampled = next_token(digests[-1], self.vocabulary)
+                sampled.append(row.sampled)
         return StepResult(plan.step, sampled, prompt_logprobs=scores, pooled=pooled)

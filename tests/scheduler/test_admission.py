@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from array import array
+from collections import deque
 
 import msgspec
 import pytest
@@ -252,12 +253,13 @@ def test_an_older_request_takes_nothing_from_a_younger_one_of_its_priority() -> 
 def test_warming_up_leaves_nothing_behind(pages: int, rows: int, budget: int) -> None:
     engine = Engine(pages, rows, budget)
     plans: list[StepPlan] = []
+    results: deque[StepResult] = deque()
 
-    def run_step(plan: StepPlan) -> StepResult:
+    def send(plan: StepPlan) -> None:
         plans.append(plan)
-        return engine.ranks.step(plan)
+        results.append(engine.ranks.step(plan))
 
-    warm_up(engine.scheduler, run_step)
+    warm_up(engine.scheduler, send, results.popleft)
     counts = {work.count for plan in plans for work in plan.work}
     assert {1, min(budget, pages * PAGE_SIZE - 2)} <= counts
     assert max(len(plan.work) for plan in plans) == min(rows, 3, pages - 1 or 1)

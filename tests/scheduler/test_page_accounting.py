@@ -5,11 +5,12 @@ urgent goes on, whatever priorities and shared prefixes make others wait for."""
 from __future__ import annotations
 
 from array import array
+from collections import deque
 
 import hypothesis.strategies as st
 from fake_ranks import PAGE_SIZE, FakeRanks, embedding_of, next_token, prefix_digest
 from hypothesis import HealthCheck, settings
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 from msgspec import structs
 
 from headway.core.blocks import BlockKey, root_key
@@ -18,6 +19,7 @@ from headway.core.sampling import SamplingParams
 from headway.proto.headway.v1.pooling_pb2 import POOLING_LAST, POOLING_MEAN
 from headway.proto.headway.v1.sampling_pb2 import FINISH_REASON_EMBEDDED, FINISH_REASON_UNSPECIFIED
 from headway.worker.pages import KvOp, PagePool
+from headway.worker.plan import StepPlan, StepResult
 from headway.worker.scheduler import Limits, Outcome, Request, Scheduler
 
 TOTAL_PAGES = 12
@@ -48,8 +50,11 @@ def expected_output(tokens: list[int], salt: bytes, max_new: int) -> list[int]:
 
 
 class Machine(RuleBasedStateMachine):
+    stages = 1
+
     def __init__(self) -> None:
         super().__init__()
+        self.results: deque[StepResult] = deque()
         self.live: list[Request] = []
         self.wanted: dict[Request, list[int]] = {}
         self.got: dict[Request, list[int]] = {}
@@ -61,7 +66,7 @@ class Machine(RuleBasedStateMachine):
     @initialize(forecast=st.booleans())
     def begin(self, forecast: bool) -> None:
         self.pool = PagePool(TOTAL_PAGES, PAGE_SIZE)
-        self.scheduler = Scheduler(structs.replace(LIMITS, admission_forecast=forecast), self.pool)
+        self.scheduler = Scheduler(structs.replace(LIMITS, admission_forecast=forecast, stages=self.stages), self.pool)
         self.ranks = FakeRanks(TOTAL_PAGES, VOCABULARY)
 
     @rule(
@@ -129,24 +134,44 @@ class Machine(RuleBasedStateMachine):
     def clear(self) -> None:
         self.pool.clear()
 
-    @rule(steps=st.integers(1, 6))
-    def step(self, steps: int) -> None:
+    @rule(steps=st.integers(1, 6), ahead=st.booleans())
+    def step(self, steps: int, ahead: bool) -> None:
         for _ in range(steps):
-            self.one_step()
+            self.one_step(ahead)
 
-    def one_step(self) -> None:
+    def one_step(self, ahead: bool = False) -> None:
+        """Plans as long as may be when `ahead`, else once at most; then takes the oldest result."""
+        while self.scheduler.may_plan and (ahead or not self.results):
+            self.plan()
+        self.take_result()
+
+    @rule()
+    def plan(self) -> None:
+        if not self.scheduler.may_plan:
+            return
+        alone = not self.results
         before = {request: request.preemptions for request in self.live}
         plan = self.scheduler.schedule()
         assert plan.total_tokens <= LIMITS.token_budget
+        rows = {work.row for work in plan.work}
+        assert len(rows) == len(plan.work)
+        self.check_victims(before)
+        if alone:
+            self.check_progress(plan)
+        # The ranks work plan by plan: what a plan does to them is done when the next one comes.
+        self.results.append(self.ranks.step(plan))
+
+    def check_progress(self, plan: StepPlan) -> None:
         assert bool(plan.work) == bool(self.live), "work to do, and no progress"
         first = min(self.live, key=lambda request: request.urgency, default=None)
-        rows = {work.row for work in plan.work}
-        self.check_victims(before)
         if first is not None:
-            assert first.row in rows or first.waits_for is not None, (
-                "the most urgent one goes on, or waits for a prefix"
-            )
-        for outcome in self.scheduler.update(self.ranks.step(plan)):
+            goes_on = first.row in {work.row for work in plan.work}
+            assert goes_on or first.waits_for is not None, "the most urgent one goes on, or waits for a prefix"
+
+    @precondition(lambda self: self.results)
+    @rule()
+    def take_result(self) -> None:
+        for outcome in self.scheduler.update(self.results.popleft()):
             self.got[outcome.request] += outcome.token_ids
             self.check_scores(outcome)
             if outcome.finish != FINISH_REASON_UNSPECIFIED:
@@ -214,8 +239,8 @@ class Machine(RuleBasedStateMachine):
         if not hasattr(self, "pool"):
             return
         steps = 0
-        while self.live:
-            self.one_step()
+        while self.live or self.results:
+            self.one_step(ahead=steps % 2 == 0)
             steps += 1
             assert steps < 2000, "requests do not end"
         self.pages_add_up()
@@ -223,7 +248,14 @@ class Machine(RuleBasedStateMachine):
         assert self.pool.used_pages == 0 and self.scheduler.uncached_tokens == 0
 
 
+class Pipelined(Machine):
+    """As many plans out as stages, each request in one of them."""
+
+    stages = 3
+
+
 TestPageAccounting = Machine.TestCase
-TestPageAccounting.settings = settings(
+TestPipelined = Pipelined.TestCase
+TestPageAccounting.settings = TestPipelined.settings = settings(
     max_examples=120, stateful_step_count=60, deadline=None, suppress_health_check=list(HealthCheck)
 )

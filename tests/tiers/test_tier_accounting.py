@@ -18,6 +18,7 @@ from tiered_ranks import TieredRanks
 
 from headway.core.blocks import BlockKey, root_key
 from headway.worker.pages import KvOp, Medium, PagePool
+from headway.worker.plan import StepPlan
 from headway.worker.scheduler import Scheduler
 from headway.worker.tiers import Tiers
 from headway.worker.tiers.shelf import Shelf
@@ -60,27 +61,23 @@ class TieredMachine(base.Machine):
                 self.slots_hold_what_is_believed()
                 self.ranks.finish(jobs)
 
-    def one_step(self) -> None:
-        """As without tiers, but whoever waits for the disk does so without work to do."""
+    @rule()
+    def plan(self) -> None:
         reading = [request for request in self.live if self.tiers.reads(request.disk_job)]
-        before = {request: request.computed for request in self.live}
+        assert not any(request.planned for request in reading), "who runs does not wait for the disk"
+        super().plan()
+
+    def check_progress(self, plan: StepPlan) -> None:
+        """As without tiers, but whoever waits for the disk does so without work to do."""
+        waits = [request for request in self.live if self.tiers.reads(request.disk_job)]
+        assert bool(plan.work) or not set(self.live) - set(waits), "work to do, and no progress"
+
+    @precondition(lambda self: self.results)
+    @rule()
+    def take_result(self) -> None:
         with patch("headway.worker.tiers.tiers.WAIT_S", 0.0):
-            preempted = {request: request.preemptions for request in self.live}
-            plan = self.scheduler.schedule()
-            self.check_victims(preempted)
-            assert plan.total_tokens <= base.LIMITS.token_budget
-            waits = [request for request in self.live if self.tiers.reads(request.disk_job)]
-            assert bool(plan.work) or not set(self.live) - set(waits), "work to do, and no progress"
-            outcomes = self.scheduler.update(self.ranks.step(plan))
+            super().take_result()
             assert not self.scheduler.settle()
-        for outcome in outcomes:
-            self.got[outcome.request] += outcome.token_ids
-            self.check_scores(outcome)
-            if outcome.finish != base.FINISH_REASON_UNSPECIFIED:
-                self.live.remove(outcome.request)
-                assert self.got[outcome.request] == self.wanted[outcome.request]
-                assert outcome.embedding == self.embeddings[outcome.request]
-        assert all(before[request] == 0 for request in reading), "who runs does not wait for the disk"
 
     @invariant()
     def index_and_events_agree(self) -> None:
@@ -145,7 +142,7 @@ class TieredMachine(base.Machine):
         if not hasattr(self, "tiers"):
             return
         steps = 0
-        while self.live:
+        while self.live or self.results:
             self.one_step()
             self.ranks.finish(1)
             steps += 1

@@ -1,7 +1,7 @@
 """The engine's loop: commands in, one step at a time, reports out. It knows neither gRPC nor processes."""
 
 from .commands import Abort, Accept, Command, Compiled, Fail, Forget, Leave, Refuse, Stop, Submit
-from .loop import Engine, StepRunner
+from .loop import Engine, Plane
 from .reports import Figures, Output, Refused, StepReport
 
 __all__ = [
@@ -15,10 +15,10 @@ __all__ = [
     "Forget",
     "Leave",
     "Output",
+    "Plane",
     "Refuse",
     "Refused",
     "StepReport",
-    "StepRunner",
     "Stop",
     "Submit",
 ]

@@ -1,4 +1,4 @@
-"""The loop: drain the inbox, plan a step, run it on every rank, take its result, report.
+"""The loop: drain the inbox, plan a step, send it to the ranks, take the result of the oldest that is out, report.
 
 One thread runs it. All that others may touch are the inbox, and `silence`.
 """
@@ -6,8 +6,10 @@ One thread runs it. All that others may touch are the inbox, and `silence`.
 from __future__ import annotations
 
 import time
+from collections import deque
 from collections.abc import Callable
 from queue import Empty, SimpleQueue
+from typing import Protocol
 
 from ...core.errors import AlreadyExists, HeadwayError, Unavailable
 from ...proto.headway.v1.sampling_pb2 import FINISH_REASON_ABORTED
@@ -22,17 +24,28 @@ from .warm_up import warm_up
 
 PING_INTERVAL_S = 1.0
 
-StepRunner = Callable[[StepPlan], StepResult]
-"""Runs a plan on every rank and returns the sampled tokens. Raises when the group cannot go on."""
+
+class Plane(Protocol):
+    """The way to the ranks and back. Both raise when the group cannot go on."""
+
+    def send(self, plan: StepPlan) -> None:
+        """Has every rank work on a plan, after those that were sent before."""
+        ...
+
+    def receive(self) -> StepResult:
+        """The result of the oldest plan whose result has not been received. Blocks until it is there."""
+        ...
 
 
 class Engine:
     """Requests in, reports out. `publish` is called from the loop's thread and must not block."""
 
-    def __init__(self, scheduler: Scheduler, run_step: StepRunner, publish: Callable[[StepReport], None]) -> None:
+    def __init__(self, scheduler: Scheduler, plane: Plane, publish: Callable[[StepReport], None]) -> None:
         self.inbox: SimpleQueue[Command] = SimpleQueue()
         self._scheduler = scheduler
-        self._run_step = run_step
+        self._plane = plane
+        self._out: deque[tuple[StepPlan, float]] = deque()
+        self._result_at = 0.0
         self._publish = publish
         self._meter = Meter()
         self._requests: dict[tuple[int, int], Request] = {}
@@ -73,14 +86,13 @@ class Engine:
 
     def warm_up(self) -> None:
         """Runs steps of no request, before `run`."""
-        warm_up(self._scheduler, self._run_step)
+        warm_up(self._scheduler, self._plane.send, self._plane.receive)
         self._plan_at = time.monotonic()
 
     def ping(self) -> None:
         """An empty plan through every rank: health covers them all, also when there is nothing to do."""
-        plan = self._scheduler.schedule()
-        self._scheduler.update(self._run_step(plan))
-        self._plan_at = time.monotonic()
+        self._send()
+        self._receive()
 
     def _ping_due_in(self) -> float:
         """Seconds. Counted from the last plan, so that commands which give the ranks nothing to do put no ping off."""
@@ -110,16 +122,30 @@ class Engine:
         )
 
     def _step(self) -> None:
-        started = time.perf_counter()
+        """Sends the next plan if it may go out, and takes a result once no other one may."""
+        if self._scheduler.may_plan:
+            self._send()
+        if not self._scheduler.may_plan:
+            self._receive()
+            self._report()
+
+    def _send(self) -> None:
         plan = self._scheduler.schedule()
-        result = self._run_step(plan)
+        self._out.append((plan, time.perf_counter()))
+        self._plane.send(plan)
         self._plan_at = time.monotonic()
+
+    def _receive(self) -> None:
+        result = self._plane.receive()
         for outcome in self._scheduler.update(result):
             self._take(outcome)
         for outcome in self._scheduler.settle():
             self._take(outcome)
-        self._report()
-        self._meter.step(plan, time.perf_counter() - started, result.model_seconds)
+        plan, sent_at = self._out.popleft()
+        now = time.perf_counter()
+        # While several are out, a step begins when the one before ends.
+        self._meter.step(plan, now - max(sent_at, self._result_at), result.model_seconds)
+        self._result_at = now
 
     def _take(self, outcome: Outcome) -> None:
         request = outcome.request

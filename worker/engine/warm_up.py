@@ -19,9 +19,9 @@ WAYS = (
 NEW_TOKENS = 2
 
 
-def warm_up(scheduler: Scheduler, run_step: Callable[[StepPlan], StepResult]) -> None:
+def warm_up(scheduler: Scheduler, send: Callable[[StepPlan], None], receive: Callable[[], StepResult]) -> None:
     """Prompts and single tokens, greedy, drawn and filtered, alone and together. Leaves an idle scheduler with an
-    empty cache, and no event of it. For a scheduler that nobody else uses yet. Raises what `run_step` does."""
+    empty cache, and no event of it. For a scheduler that nobody else uses yet. Raises what `send` and `receive` do."""
     limits = scheduler.limits
     length = min(limits.token_budget, limits.max_context_tokens - NEW_TOKENS)
     if length < 1:
@@ -42,6 +42,8 @@ def warm_up(scheduler: Scheduler, run_step: Callable[[StepPlan], StepResult]) ->
             if size + NEW_TOKENS <= limits.max_context_tokens and number < limits.max_sequences:
                 scheduler.submit(request)
         while scheduler.busy:
-            scheduler.update(run_step(scheduler.schedule()))
+            while scheduler.may_plan:
+                send(scheduler.schedule())
+            scheduler.update(receive())
     scheduler.pool.clear()
     scheduler.pool.events.drain()

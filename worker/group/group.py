@@ -176,10 +176,11 @@ class WorkerGroup:
             max_adapters=engine.max_adapters,
             watermark_pages=engine.watermark_pages,
             admission_forecast=engine.admission_forecast,
+            stages=self.spec.pp,
         )
         pool = PagePool(limits.total_pages, limits.page_size, _make_tiers(pages, followers))
         scheduler = Scheduler(limits, pool, self._crew)
-        return Engine(scheduler, plane.run, self._service.publish)
+        return Engine(scheduler, plane, self._service.publish)
 
     def _serve(self, info: ModelInfo, engine: Engine, followers: Followers) -> None:
         """From here on requests are taken, and failures end the process."""

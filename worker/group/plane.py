@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import deque
+
 import msgspec
 
 from ..plan import StepPlan, StepResult
@@ -9,22 +11,29 @@ from .followers import Followers
 
 
 class StepPlane:
-    """Runs plans on the ranks of a group."""
+    """Plans to the ranks of a group, and results back."""
 
     def __init__(self, followers: Followers, timeout_s: float) -> None:
         self._followers = followers
         self._timeout_s = timeout_s
+        self._out: deque[StepPlan] = deque()
         self._encoder = msgspec.msgpack.Encoder()
         self._decoder = msgspec.msgpack.Decoder(StepResult)
 
-    def run(self, plan: StepPlan) -> StepResult:
-        """One step. Raises TimeoutError when a rank takes no more plans."""
+    def send(self, plan: StepPlan) -> None:
+        """Raises TimeoutError when a rank takes no more plans."""
         followers = self._followers
         followers.sent = plan.step
         followers.plans.write(self._encoder.encode(plan), self._timeout_s)
+        self._out.append(plan)
+
+    def receive(self) -> StepResult:
+        """The result of the oldest plan that is out. Blocks until it is there; whoever watches the ranks ends the
+        process when they do not come to it."""
+        plan = self._out.popleft()
         if not plan.work:
             return StepResult(plan.step, [])
-        return self._decoder.decode(followers.results.read())
+        return self._decoder.decode(self._followers.results.read())
 
     def shut_down(self) -> None:
         """The last plan: every follower leaves its loop."""

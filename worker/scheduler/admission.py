@@ -50,7 +50,9 @@ class Admission:
                 held_up = True
                 at += 1
                 continue
-            if request.sits_out or request.waits_for in self._roster.underway or self._reads_disk(request):
+            if request.pending:
+                return  # it gave way, comes back when its last token is known, and nobody may take its place
+            if request.sits_out or self._waits(request):
                 at += 1
                 continue
             victims = self._victims(request, shares)
@@ -75,8 +77,10 @@ class Admission:
         later = itertools.takewhile(lambda other: other is not needy, reversed(self._roster.running))
         self._roster.preempt(min((other for other in later if other not in shares), key=_loss, default=needy), shares)
 
-    def _reads_disk(self, request: Request) -> bool:
-        """Whether pages of its prefix are on their way from disk."""
+    def _waits(self, request: Request) -> bool:
+        """Whether pages of its prefix are being computed, or are on their way from disk."""
+        if request.waits_for in self._roster.underway:
+            return True
         return self._pool.tiers is not None and self._pool.tiers.reads(request.disk_job)
 
     def _wait_for_disk(self, request: Request, prefix: Prefix) -> bool:

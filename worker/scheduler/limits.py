@@ -8,7 +8,8 @@ from ...core.errors import ContextTooLong
 
 
 class Limits(msgspec.Struct, frozen=True, kw_only=True):
-    """Bounds of one engine. `max_context_tokens` never exceeds what all pages together hold."""
+    """Bounds of one engine. `max_context_tokens` never exceeds what all pages together hold; `stages` are those of its
+    pipeline."""
 
     page_size: int
     total_pages: int
@@ -18,9 +19,16 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     max_waiting: int
     vocab_size: int
     max_adapters: int = 0
+    stages: int = 1
     aging_steps: int = 1000  # steps of waiting that outweigh one level of priority
     watermark_pages: int = -1  # -1: one in a hundred
     admission_forecast: bool = True
+
+    @property
+    def plans_out(self) -> int:
+        """Plans that may be out at once: one for each stage to work on, and with a single stage one that it works on
+        and the next."""
+        return max(2, self.stages)
 
     @property
     def watermark(self) -> int:

@@ -19,6 +19,10 @@ NO_ROW = -1
 class Request:
     """A sequence of known tokens, of which the KV of the first `computed` lies in `pages`.
 
+    The plans so far compute the KV of its first `planned` tokens and sample `pending` more than are known; with `ahead`
+    it goes on with such a token before that is known. The ranks were told its first `told` tokens, in its stay number
+    `stays` in the batch. Once it is `over`, results that still come for it mean nothing.
+
     `tokens` are prompt, then output (delivered elsewhere or generated here). `keys` are the chained keys of its full
     pages, `committed` of which have been offered to the index; of those tokens the first `entered` came from the cache.
     A request without a row waits, perhaps for the page of key `waits_for`, which another one computes, or for
@@ -30,6 +34,7 @@ class Request:
 
     __slots__ = (
         "adapter",
+        "ahead",
         "cache_bypass",
         "cached_tokens",
         "committed",
@@ -44,7 +49,10 @@ class Request:
         "keys",
         "logprobs",
         "max_new_tokens",
+        "over",
         "pages",
+        "pending",
+        "planned",
         "pooling",
         "preemptions",
         "prefill_end",
@@ -58,8 +66,10 @@ class Request:
         "sampling",
         "sequence",
         "session",
+        "stays",
         "stop_token_ids",
         "tokens",
+        "told",
         "uncached",
         "urgency",
         "waits_for",
@@ -112,7 +122,13 @@ class Request:
         self.guide: Guide | None = None
         self.row = NO_ROW
         self.pages: list[int] = []
+        self.ahead = False
+        self.over = False
         self.computed = 0
+        self.planned = 0
+        self.pending = 0
+        self.told = 0
+        self.stays = 0
         self.committed = 0
         self.entered = 0
         self.preemptions = 0
@@ -154,8 +170,11 @@ class Request:
 
     @property
     def remaining(self) -> int:
-        """Known tokens whose KV is not computed. One for a request that decodes."""
-        return len(self.tokens) - self.computed
+        """Tokens to go on with whose KV no plan computes yet. One for a request that decodes."""
+        known = len(self.tokens)
+        if self.pending and self.ahead and known + self.pending < self.prompt_tokens + self.max_new_tokens:
+            known += self.pending
+        return known - self.planned
 
     def page_tokens(self, page: int, page_size: int) -> bytes:
         """Token ids of the request's page number `page`, as little-endian u32."""

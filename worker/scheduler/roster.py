@@ -57,7 +57,9 @@ class Roster:
         request.disk_job = 0
         request.prompt_scores = []
         request.pages = self.pool.gather(prefix)
-        request.computed = prefix.depth * self.pool.page_size
+        request.computed = request.planned = prefix.depth * self.pool.page_size
+        request.told = len(request.tokens)
+        request.stays += 1
         request.committed = prefix.depth
         request.entered = request.computed
         self.most_pages += self._most_pages(request)
@@ -73,7 +75,7 @@ class Roster:
 
     def grow(self, request: Request, count: int) -> list[int]:
         """Pages for `count` more tokens; the caller has made sure that they are there."""
-        new_pages = self.pool.take(max(0, self.pool.pages_for(request.computed + count) - len(request.pages)))
+        new_pages = self.pool.take(max(0, self.pool.pages_for(request.planned + count) - len(request.pages)))
         request.pages += new_pages
         return new_pages
 
@@ -98,7 +100,10 @@ class Roster:
         self.set_uncached(victim, len(victim.tokens))
 
     def leave(self, request: Request) -> None:
-        """A request is gone for good, whatever its state; its pages are free at once."""
+        """A request is gone for good, whatever its state; its pages are free at once.
+
+        A plan that is out may still write to them: the ranks do so before what a later plan has them for."""
+        request.over = True
         if request.output_tokens:
             self.lengths.add(request.output_tokens)
         if request.row == NO_ROW:
@@ -110,6 +115,8 @@ class Roster:
     def find(self, request: Request) -> Prefix:
         """Its cached prefix. The last known token is always computed: its logits are what is sampled from."""
         limit = (len(request.tokens) - 1) // self.pool.page_size
+        if limit > len(request.keys):  # it gave way before its last page was full
+            request.key(limit - 1, self.pool.page_size)
         if not limit or not request.reads_cache or not self.pool.has(request.keys[0]):
             return Prefix()
         return self.pool.find(request.root, request.keys, request.tokens.tobytes(), limit)
@@ -132,7 +139,7 @@ class Roster:
         self.pool.release(request.pages)
         request.row = NO_ROW
         request.pages = []
-        request.computed = request.committed = 0
+        request.computed = request.planned = request.committed = 0
         self.set_uncached(request, 0)
 
     def _most_pages(self, request: Request) -> int:

@@ -1,15 +1,14 @@
-"""Rows of the persistent batch, and what the ranks have not been told of them yet."""
+"""Rows of the persistent batch."""
 
 from __future__ import annotations
 
 
 class Rows:
-    """Row numbers 0 to count - 1. Rows freed and tokens appended since the last plan wait here for the next one."""
+    """Row numbers 0 to count - 1. Those freed since the last plan wait here for the next one to say so."""
 
     def __init__(self, count: int) -> None:
         self._free = list(range(count - 1, -1, -1))
         self._freed: list[int] = []
-        self._appended: dict[int, int] = {}
 
     @property
     def available(self) -> int:
@@ -19,16 +18,11 @@ class Rows:
         return self._free.pop()
 
     def free(self, row: int) -> None:
-        """Gives the row back. Its token, if the ranks do not have it yet, must not reach the row's next owner."""
+        """Gives the row back."""
         self._free.append(row)
         self._freed.append(row)
-        self._appended.pop(row, None)
 
-    def append(self, row: int, token: int) -> None:
-        self._appended[row] = token
-
-    def drain(self) -> tuple[list[int], list[tuple[int, int]]]:
-        """(freed rows, appended tokens) for the next plan."""
+    def drain(self) -> list[int]:
+        """Freed rows for the next plan."""
         freed, self._freed = self._freed, []
-        appended, self._appended = list(self._appended.items()), {}
-        return freed, appended
+        return freed

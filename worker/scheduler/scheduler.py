@@ -9,6 +9,7 @@ batch, and who gives way, is decided in admission.py.
 from __future__ import annotations
 
 import itertools
+from collections import deque
 
 from ...core.errors import Overloaded
 from ...proto.headway.v1.sampling_pb2 import FINISH_REASON_EMBEDDED, FINISH_REASON_STOP, FINISH_REASON_UNSPECIFIED
@@ -25,7 +26,12 @@ from .shares import Shares
 
 
 class Scheduler:
-    """Turns requests into step plans and step results into outcomes. One plan is out at a time."""
+    """Turns requests into step plans and step results into outcomes.
+
+    Every plan is answered by a result, in order. Several may be out: where the pipeline has one stage, the next one is
+    made while the last one runs, and rows go on with tokens that only the ranks know; with more stages, each
+    plan takes its part of the rows, so that all stages have work.
+    """
 
     def __init__(self, limits: Limits, pool: PagePool, crew: Crew | None = None) -> None:
         """`crew` is needed for requests with a guide."""
@@ -36,7 +42,7 @@ class Scheduler:
         self._arrivals = itertools.count()
         self._guides = Guides(crew)
         self._step = 0
-        self._out: Shares | None = None
+        self._out: deque[tuple[int, Shares]] = deque()
         self._idle = False
 
     @property
@@ -49,7 +55,25 @@ class Scheduler:
 
     @property
     def busy(self) -> bool:
-        return bool(self._roster.running or self._roster.waiting)
+        return bool(self._out or self._roster.running or self._roster.waiting)
+
+    @property
+    def out(self) -> int:
+        """Plans that wait for their results."""
+        return len(self._out)
+
+    @property
+    def may_plan(self) -> bool:
+        """Whether the next plan can go out before a result comes in, and has something to do."""
+        if not self._out:
+            return True
+        if len(self._out) >= self.limits.plans_out:
+            return False
+        running = self._roster.running
+        # What a grammar holds needs its last token: without it the others would leave it behind at every other step.
+        if self.limits.stages == 1 and any(request.guide is not None for request in running):
+            return False
+        return bool(self._roster.waiting) or any(request.remaining for request in running)
 
     @property
     def preemptions(self) -> int:
@@ -74,6 +98,7 @@ class Scheduler:
         self.limits.check_fits(request.prompt_tokens, request.max_new_tokens)
         self.check_room()
         request.urgency = (self._step + request.priority * self.limits.aging_steps, next(self._arrivals))
+        request.ahead = self.limits.stages == 1 and request.guide is None
         self._roster.enqueue(request)
 
     def check_room(self, others: int = 0) -> None:
@@ -85,56 +110,60 @@ class Scheduler:
 
     def abort(self, request: Request) -> None:
         """Takes a live request out, whatever its state; its pages are free at once."""
-        assert self._out is None, "a plan is out"
         self._guides.drop(request)
         self._roster.leave(request)
 
     def schedule(self) -> StepPlan:
         """The next plan. Without work to do it carries only what the ranks have not been told yet: a ping."""
-        assert self._out is None, "a plan is out"
         if self.pool.tiers is not None:
             self.pool.tiers.settle()
+        rows = self._rows_a_plan()
         due = [request for request in self._roster.running if request.remaining == 1 and not request.sits_out]
-        shares = Shares(self.limits.token_budget, due)
+        shares = Shares(self.limits.token_budget, due[:rows], rows)
         added: list[RowAdded] = []
         for request in tuple(self._roster.running):
             if self._roster.waiting and self._roster.waiting[0].outranks(request):
                 self._admission.admit(shares, added, ahead_of=request)
             self._serve(request, shares)
         self._admission.admit(shares, added)
-        freed, appended = self._roster.rows.drain()
-        self._out = shares
+        freed, appended = self._roster.rows.drain(), shares.appended()
+        self._idle = not len(shares) and not self._out
         self._step += 1
+        self._out.append((self._step, shares))
         work, adapters, masks = shares.work(), self.adapters.drain(), self._guides.masks(shares)
         moves = None if self.pool.tiers is None else self.pool.tiers.drain()
         return StepPlan(self._step, freed, added, appended, work, masks=masks, adapters=adapters, moves=moves)
 
     def update(self, result: StepResult) -> list[Outcome]:
-        """Takes the result of the plan that is out."""
-        shares, self._out = self._out, None
-        assert shares is not None, "no plan is out"
-        if result.step != self._step or len(result.token_ids) != shares.samples():
+        """Takes the result of the oldest plan that is out."""
+        step, shares = self._out.popleft()
+        if result.step != step or len(result.token_ids) != shares.samples():
             raise RuntimeError(
-                f"step {self._step} with {shares.samples()} samples got the result of step {result.step} "
+                f"step {step} with {shares.samples()} samples got the result of step {result.step} "
                 f"with {len(result.token_ids)} tokens"
             )
         if [row for row, _ in result.pooled] != shares.embeds():
-            raise RuntimeError(f"step {self._step}: embeddings of other rows than {shares.embeds()}")
+            raise RuntimeError(f"step {step}: embeddings of other rows than {shares.embeds()}")
         sampled, pooled = iter(result.token_ids), iter(result.pooled)
         logprobs, prompts = dict(result.logprobs), dict(result.prompt_logprobs)
-        self._idle = not len(shares)
         outcomes = []
         for request, share in shares.items():
             token = next(sampled) if share.sample else None
-            # The KV of what is not a number is no better.
-            self._roster.advance(request, share.tokens, sound=token != NOT_A_NUMBER)
-            if request.row in prompts:
-                request.prompt_scores.append(prompts[request.row])
+            embedding = next(pooled)[1] if share.embed else b""
+            request.pending -= share.sample
+            if request.over:
+                continue
+            if share.stay == request.stays:
+                if request.row != NO_ROW:
+                    # The KV of what is not a number is no better.
+                    self._roster.advance(request, share.tokens, sound=token != NOT_A_NUMBER)
+                if share.row in prompts:
+                    request.prompt_scores.append(prompts[share.row])
             if token is not None:
-                outcomes.append(self._take(request, token, logprobs.get(request.row)))
+                outcomes.append(self._take(request, token, logprobs.get(share.row)))
             elif share.embed:
                 self._roster.leave(request)
-                outcomes.append(Outcome(request, [], FINISH_REASON_EMBEDDED, embedding=next(pooled)[1]))
+                outcomes.append(Outcome(request, [], FINISH_REASON_EMBEDDED, embedding=embedding))
         self._guides.start()
         return outcomes
 
@@ -158,15 +187,19 @@ class Scheduler:
         if outcome.ended:
             self._roster.leave(request)
         else:
-            self._roster.rows.append(request.row, token)
             self._guides.push(request, token)
         return outcome
+
+    def _rows_a_plan(self) -> int:
+        """Rows that may have work in one plan: an equal part of all for each stage."""
+        rows = min(self.running + self.waiting, self.limits.max_sequences)
+        return -(-rows // self.limits.stages)
 
     def _serve(self, request: Request, shares: Shares) -> None:
         """Gives a running request its tokens: one when it decodes, or what is left. The last ones give way to it."""
         if request.row == NO_ROW or request in shares or request.sits_out or not (count := shares.allowance(request)):
             return
-        room = len(request.pages) * self.pool.page_size - request.computed
+        room = len(request.pages) * self.pool.page_size - request.planned
         while room == 0 and not self.pool.free_pages and request.row != NO_ROW:
             self._admission.give_way(request, shares)
         if request.row == NO_ROW:

@@ -5,13 +5,18 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
-from ..plan import RowWork
+from ..plan import SAMPLED, RowWork
 from .request import Request
 
 
 class Share(NamedTuple):
-    """How many tokens of one request this step computes, the pages it took for them, and what comes of them."""
+    """Tokens of one request that a step computes, from which on, the pages it took for them, and what comes of it.
 
+    `stay` and `row` are the request's when the step was planned."""
+
+    stay: int
+    row: int
+    first: int
     tokens: int
     new_pages: list[int]
     sample: bool
@@ -21,25 +26,33 @@ class Share(NamedTuple):
 class Shares:
     """The step's work in plan order, with what is left of the budget.
 
-    One token each is set aside for the requests that are `due`: those that decode.
+    One token each is set aside for the requests that are `due`: those that decode. `rows` may have work at most.
     """
 
-    def __init__(self, budget: int, due: Iterable[Request]) -> None:
+    def __init__(self, budget: int, due: Iterable[Request], rows: int) -> None:
         self.budget = budget
+        self._rows = rows
         self._due = set(due)
         self._shares: dict[Request, Share] = {}
 
     @property
     def spare(self) -> int:
         """What is left of the budget for requests that are not due."""
-        return self.budget - len(self._due)
+        return 0 if self.full else self.budget - len(self._due)
+
+    @property
+    def full(self) -> bool:
+        """Whether as many rows have work as may have."""
+        return len(self._shares) >= self._rows
 
     def allowance(self, request: Request) -> int:
         """How many tokens a request may have computed."""
+        if self.full:
+            return 0
         return 1 if request in self._due else min(request.remaining, self.spare)
 
     def drop(self, request: Request) -> None:
-        """A request gets nothing in this step."""
+        """A request gets nothing in this step, and nothing more from steps that are out."""
         assert request not in self._shares
         self._due.discard(request)
 
@@ -48,7 +61,10 @@ class Shares:
         self.budget -= count
         self._due.discard(request)
         last = count == request.remaining
-        self._shares[request] = Share(count, new_pages, last and not request.pooling, last and bool(request.pooling))
+        sample, embed = last and not request.pooling, last and bool(request.pooling)
+        self._shares[request] = Share(request.stays, request.row, request.planned, count, new_pages, sample, embed)
+        request.planned += count
+        request.pending += sample
 
     def __len__(self) -> int:
         return len(self._shares)
@@ -64,10 +80,20 @@ class Shares:
 
     def embeds(self) -> list[int]:
         """Rows that give an embedding."""
-        return [request.row for request, share in self._shares.items() if share.embed]
+        return [share.row for share in self._shares.values() if share.embed]
 
     def work(self) -> list[RowWork]:
         return [
-            RowWork(request.row, request.computed, share.tokens, share.sample, share.new_pages)
-            for request, share in self._shares.items()
+            RowWork(share.row, share.first, share.tokens, share.sample, share.new_pages)
+            for share in self._shares.values()
         ]
+
+    def appended(self) -> list[tuple[int, int]]:
+        """What the ranks have to be told of the rows' tokens before this work, and are told with it."""
+        appended = []
+        for request, share in self._shares.items():
+            if share.first + share.tokens > request.told:
+                known = request.told < len(request.tokens)
+                appended.append((share.row, request.tokens[request.told] if known else SAMPLED))
+                request.told += 1
+        return appended
