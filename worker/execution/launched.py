@@ -15,6 +15,11 @@ from .transfer import Outgoing, Stopwatch
 class Launched(Protocol):
     """A step under way."""
 
+    @property
+    def done(self) -> bool:
+        """Whether `collect` does not have to wait."""
+        ...
+
     def collect(self) -> StepResult | None:
         """Waits for the step; its result on the sampling rank, None on others. Call it once, in the order of steps.
         Raises RuntimeError for what went wrong on the device."""
@@ -25,6 +30,10 @@ class Finished(NamedTuple):
     """A step that was over when `launch` returned, as every one is on CPU."""
 
     result: StepResult | None
+
+    @property
+    def done(self) -> bool:
+        return True
 
     def collect(self) -> StepResult | None:
         return self.result
@@ -39,6 +48,10 @@ class Underway(NamedTuple):
     known: StepResult | None
     tokens: int | None
     logprobs: Callable[[list[int]], RowLogprobs] | None
+
+    @property
+    def done(self) -> bool:
+        return self.outgoing.arrived
 
     def collect(self) -> StepResult | None:
         self.outgoing.wait()

@@ -84,6 +84,11 @@ class Outgoing:
             self._done = torch.cuda.Event()  # type: ignore[no-untyped-call]
             self._done.record(torch.cuda.current_stream(self._device))
 
+    @property
+    def arrived(self) -> bool:
+        """Whether `wait` would return at once."""
+        return self._done is None or self._done.query()
+
     def wait(self) -> None:
         """Returns when everything that was launched up to `send` is done. Raises RuntimeError for what went wrong."""
         if self._done is not None:

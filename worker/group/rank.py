@@ -7,6 +7,7 @@ import os
 import select
 import socket
 import threading
+from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -19,6 +20,10 @@ from .errors import EXIT_LEADER_GONE, EXIT_RANK_FAILED
 from .process import dump_stacks_on_signal, limit_threads, spare_collector
 from .ring import RingMemory, RingReader, RingWriter
 from .spec import RankSpec
+
+if TYPE_CHECKING:
+    from ..execution.launched import Launched
+    from ..execution.runner import Runner
 
 log = logging.getLogger(__name__)
 
@@ -90,14 +95,31 @@ class _Follower:
         if core is not None:
             log.info("rank %d computes on core %d", spec.rank, core.number)
         spare_collector()
-        decoder = msgspec.msgpack.Decoder(StepPlan)
-        while not (plan := decoder.decode(self._plans.read())).shutdown:
-            result = runner.step(plan)
-            if self._results is not None and plan.work:
-                message = msgspec.msgpack.encode(result or StepResult(plan.step, []))
-                self._results.write(message, group.engine.step_timeout_s)
-            self._plans.mark(plan.step)
+        self._work(runner)
         runner.close()
+
+    def _work(self, runner: Runner) -> None:
+        """Plan by plan. On a device the next one, if it is there, is begun before the last one's result is waited for."""
+        decoder = msgspec.msgpack.Decoder(StepPlan)
+        begun: tuple[StepPlan, Launched] | None = None
+        while True:
+            if begun is not None and (begun[1].done or not self._plans.waiting):
+                self._finish(*begun)
+                begun = None
+            plan = decoder.decode(self._plans.read())
+            launched = None if plan.shutdown else runner.launch(plan)
+            if begun is not None:
+                self._finish(*begun)
+            if launched is None:
+                return
+            begun = plan, launched
+
+    def _finish(self, plan: StepPlan, launched: Launched) -> None:
+        result = launched.collect()
+        if self._results is not None and plan.work:
+            message = msgspec.msgpack.encode(result or StepResult(plan.step, []))
+            self._results.write(message, self._spec.group.engine.step_timeout_s)
+        self._plans.mark(plan.step)
 
     def _progress(self, loaded: float) -> None:
         control.send(self._link, control.Progress(loaded))

@@ -127,6 +127,11 @@ class RingReader:
         self._poll.register(event_fd, select.POLLIN)
         self._head = self._tail = self._mapping.words[self._word]
 
+    @property
+    def waiting(self) -> bool:
+        """Whether a message has come that was not read. It may be a moment old when it says that none has."""
+        return self._mapping.words[0] != self._tail
+
     def read(self) -> bytes:
         """The next message. Blocks until there is one."""
         return self._get(int.from_bytes(self._get(4), "little"))
