@@ -95,7 +95,7 @@ class _Follower:
         if core is not None:
             log.info("rank %d computes on core %d", spec.rank, core.number)
         spare_collector()
-        self._work(runner)
+        """Plan by plan. On a device the next one, if it is there, begins before the last one's result is waited for."""
         runner.close()
 
     def _work(self, runner: Runner) -> None:
