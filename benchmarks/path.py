@@ -5,7 +5,7 @@ python -m benchmarks.path [--streams 16 32] [--fronts http grpc] [--step-ms 1] [
 One leader whose engine says a token a stream at every step (benchmarks/paced_engine.py), one router, and callers
 in this process: server-sent events read from bare sockets, or the client library. A path that does not keep up merges
 tokens, so that the rate still comes: tokens an event tell, 1.0 is each token by itself. Processor times hold on a busy
-machine better than rates do.
+machine better than rates do. The leader's are in two: its service's a token, its engine's thread a step.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import json
 import os
 import re
 import signal
+import statistics
 import subprocess
 import sys
 import time
@@ -32,11 +33,19 @@ from benchmarks.peers.sse import ask, request
 from headway.client import AsyncHeadway
 
 ENGINE = Path(__file__).with_name("paced_engine.py")
-HEADER = (
-    "| front | streams | output tokens | output tok/s | tokens an event | router cores | router us/token "
-    "| leader: service us/token | leader: engine us/step | client us/token |\n|---|---|---|---|---|---|---|---|---|---|"
-)
-VOCABULARY = (300, 3300)
+COLUMNS = {
+    "front": "",
+    "streams": "",
+    "output_tokens": "",
+    "output_tokens_per_s": ".0f",
+    "tokens_an_event": ".2f",
+    "first_token_ms": ".1f",
+    "router_cores": ".2f",
+    "router_us_a_token": ".1f",
+    "service_us_a_token": ".1f",
+    "engine_us_a_step": ".0f",
+    "client_us_a_token": ".1f",
+}
 
 
 class Cluster(NamedTuple):
@@ -126,19 +135,24 @@ async def run(on: Cluster, load: Load) -> dict[str, Any]:
     """One run, in figures."""
     prompts = [[300 + (index * 31 + at * 7) % 3000 for at in range(load.prompt_tokens)] for index in range(64)]
     events = tokens = 0
+    firsts: list[float] = []
     end = time.perf_counter() + load.seconds
 
     async def over_http(number: int) -> int:
         body = {"prompt": prompts[number % 64], "max_tokens": load.output_tokens, **STREAMED}
         answer = await ask(on.http, request(body), load.output_tokens)
+        firsts.append(answer.first - answer.begun)
         return answer.events - 1  # the one with the finish reason has no token
 
     async def over_grpc(number: int) -> int:
         stream = headway.generate_stream(
             prompts[number % 64], max_new_tokens=load.output_tokens, ignore_eos=True, temperature=0.0
         )
+        begun = time.perf_counter()
         async with stream:
-            return sum([1 async for _ in stream])
+            times = [time.perf_counter() async for _ in stream]
+        firsts.append(times[0] - begun)
+        return len(times)
 
     async def caller(number: int) -> None:
         nonlocal events, tokens
@@ -157,6 +171,7 @@ async def run(on: Cluster, load: Load) -> dict[str, Any]:
         **load._asdict(),
         "output_tokens_per_s": tokens / seconds,
         "tokens_an_event": tokens / events,
+        "first_token_ms": statistics.median(firsts) * 1e3,
         "router_cores": used.router / seconds,
         "router_us_a_token": used.router / tokens * 1e6,
         "service_us_a_token": used.service / tokens * 1e6,
@@ -166,18 +181,14 @@ async def run(on: Cluster, load: Load) -> dict[str, Any]:
 
 
 def row(found: dict[str, Any]) -> str:
-    return (
-        f"| {found['front']} | {found['streams']} | {found['output_tokens']} | {found['output_tokens_per_s']:.0f} "
-        f"| {found['tokens_an_event']:.2f} | {found['router_cores']:.2f} | {found['router_us_a_token']:.1f} "
-        f"| {found['service_us_a_token']:.1f} | {found['engine_us_a_step']:.0f} | {found['client_us_a_token']:.1f} |"
-    )
+    return f"| {' | '.join(format(found[name], form) for name, form in COLUMNS.items())} |"
 
 
 async def measure(options: argparse.Namespace) -> list[dict[str, Any]]:
     found = []
     async with cluster(options.step_ms) as on:
         print(f"pids: router {on.router.pid}, leader {on.leader.pid}", file=sys.stderr)
-        print(HEADER, flush=True)
+        print(f"| {' | '.join(COLUMNS).replace('_', ' ')} |\n|{'---|' * len(COLUMNS)}", flush=True)
         for front in options.fronts:
             for tokens in options.output_tokens:
                 for streams in options.streams:

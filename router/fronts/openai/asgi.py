@@ -80,8 +80,9 @@ async def send_event(send: Send, data: bytes) -> None:
         await send({"type": "http.response.body", "body": data, "more_body": True})
 
 
-async def end_events(send: Send) -> None:
-    await send({"type": "http.response.body", "body": b""})
+async def end_events(send: Send, data: bytes) -> None:
+    """The last ones, and the end."""
+    await send({"type": "http.response.body", "body": data})
 
 
 async def while_connected(work: Coroutine[Any, Any, None], receive: Receive) -> None:

@@ -95,19 +95,23 @@ class GenerateEndpoint:
 
     async def _stream(self, events: AsyncGenerator[Event], reply: Reply, send: Send, headers: Headers) -> None:
         await start_events(send, headers)
+        held = b""  # of what follows at once, so that it goes out with that
         try:
             await send_event(send, reply.opening())
             async for event in events:
                 if isinstance(event, Delta):
                     await send_event(send, reply.delta(event))
                 elif isinstance(event, Finished):
-                    await send_event(send, reply.finished(event))
+                    held = reply.finished(event)
+                    if reply.wanted.n > 1:
+                        await send_event(send, held)
+                        held = b""
                 elif isinstance(event, Usage):
-                    await send_event(send, reply.closing(event))
+                    held += reply.closing(event)
         except Exception as error:
             # The status is out already: the error is the stream's last event, and no [DONE] follows it.
-            await send_event(send, b"data: " + error_body(as_status(error)) + b"\n\n")
-        await end_events(send)
+            held += b"data: " + error_body(as_status(error)) + b"\n\n"
+        await end_events(send, held)
 
 
 def request_id_of(scope: Scope) -> str:
