@@ -87,3 +87,76 @@ def multiply(
     wide: bool,
     /,
 ) -> None: ...
+
+class Program:
+    """What `program` returns: a capsule."""
+
+Matrix = tuple[int, int, int, int]
+"""Packed weight, bias (0 for none), inputs, outputs."""
+
+def program(
+    kind: int,
+    hidden: int,
+    heads: int,
+    kv_heads: int,
+    head_dim: int,
+    width: int,  # of the gated activation
+    pages: int,
+    page_size: int,
+    layers: int,
+    exchange: Exchange | None,
+    /,
+) -> Program:
+    """A program (program.h) that waits for its layers, in order, and then for what its stage begins and ends with."""
+
+def add_layer(
+    program: Program,
+    attention_norm: int,
+    attention_eps: float,
+    mlp_norm: int,
+    mlp_eps: float,
+    qkv: Matrix,
+    out: Matrix,
+    gate_up: Matrix,
+    down: Matrix,
+    query_norm: int,  # 0 for no norms
+    key_norm: int,
+    head_eps: float,
+    cos: int,
+    sin: int,
+    turns: int,
+    dims: int,
+    keys: int,
+    values: int,
+    window: int,  # 0 for none
+    scale: float,
+    /,
+) -> None:
+    """Raises IndexError for one layer more than the program was made for."""
+
+def set_embedding(program: Program, weight: int, first: int, tokens: int, vocabulary: int, packed: bool, /) -> None:
+    """Of the first stage: rows [first, first + tokens) of the vocabulary."""
+
+def set_head(program: Program, norm: int, eps: float, head: Matrix, /) -> None:
+    """Of the last stage."""
+
+def run_program(
+    program: Program,
+    token_ids: int,  # int64, and the next two
+    positions: int,
+    slots: int,
+    tables: int,  # int32
+    rows: int,  # int32
+    wanted: int,  # int64
+    tokens: int,
+    row_count: int,
+    table_width: int,
+    wanted_count: int,
+    stream: int,
+    hidden: int,
+    logits: int,  # float32
+    sampled: int,
+    /,
+) -> int:
+    """Returns -1, or a rank that did not come in time. Raises IndexError for a page, position, slot, token id or wanted
+    token that is none, before anything is written; MemoryError."""

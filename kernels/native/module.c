@@ -8,6 +8,7 @@
 
 #include "exchange.h"
 #include "kernels.h"
+#include "program.h"
 
 static PyObject *instruction_sets(PyObject *self, PyObject *args) {
     PyObject *names = PyList_New(0);
@@ -207,6 +208,7 @@ static PyObject *multiply(PyObject *self, PyObject *args) {
 }
 
 #include "exchange_module.inc"
+#include "program_module.inc"
 
 static PyMethodDef methods[] = {{"instruction_sets", instruction_sets, METH_NOARGS, NULL},
                                 {"use", use, METH_VARARGS, NULL},
@@ -221,6 +223,11 @@ static PyMethodDef methods[] = {{"instruction_sets", instruction_sets, METH_NOAR
                                 {"packed_size", packed_size, METH_VARARGS, NULL},
                                 {"pack", pack_weight, METH_VARARGS, NULL},
                                 {"multiply", multiply, METH_VARARGS, NULL},
+                                {"program", program, METH_VARARGS, NULL},
+                                {"add_layer", add_layer, METH_VARARGS, NULL},
+                                {"set_embedding", set_embedding, METH_VARARGS, NULL},
+                                {"set_head", set_head, METH_VARARGS, NULL},
+                                {"run_program", run_program, METH_VARARGS, NULL},
                                 {NULL, NULL, 0, NULL}};
 
 static struct PyModuleDef definition = {PyModuleDef_HEAD_INIT, "_native", NULL, -1, methods};

@@ -15,7 +15,7 @@ from torch import Tensor
 from ...core.specs import GroupSpec
 from ...kernels.attention_prefill import tile_queries
 from ..adapters.rank import RankAdapters
-from ..model.inputs import LayerCache
+from ..model.inputs import LayerCache, StepInputs
 from ..model.registry import load_model, read_config
 from ..parallel.communicator import Communicator
 from ..plan import SAMPLED, RowWork, StepPlan, StepResult
@@ -34,6 +34,7 @@ from .memory import suggested_pages
 from .model_info import choose_dtype, read_model_info
 from .pooling import Pooler, pooled_parts
 from .profile import step_bytes
+from .program import Program, program_of
 from .replay import CudaReplayer, Replayer
 from .rows import Rows
 from .scoring import Places, RowLogprobs, Scoring, score_prompts
@@ -78,6 +79,7 @@ class Runner:
         self.pooler = Pooler()
         self.total_pages = 0
         self.tiers: RankTiers | None = None
+        self.program: Program | None = None
         self.scoring = Scoring()
         split = self.model.split
         self.queries_a_tile = tile_queries(split.heads.size, split.kv_heads.size, self.config.head_dim)
@@ -130,6 +132,8 @@ class Runner:
         self.total_pages = total_pages
         if self.on_device is not None and self.replayer is not None:
             self.on_device.graphs = DecodeGraphs(self, self.replayer, engine.graph_mib << 20, total_pages)
+        if self.device.type == "cpu":
+            self.program = program_of(self.model, self.caches)
 
     def step(self, plan: StepPlan) -> StepResult | None:
         """Applies one plan and waits for it. The sampling rank returns the result, the others None. Raises what
@@ -179,15 +183,21 @@ class Runner:
             self.adapters.segments,
         )
         start = time.perf_counter()
-        hidden = self.model.forward(inputs, self.caches)
         sampled = [item for item in plan.work if item.sample]
-        logits = self.model.logits(hidden[: len(sampled)]) if hidden is not None and sampled else None
+        hidden, logits = self._compute(inputs, len(sampled))
         seconds = time.perf_counter() - start
         scored, pooled = self.prompts(hidden, len(sampled), places, plan)
         if self.sampler is None:
             return None
         tokens, logprobs = ([], []) if logits is None else self._sample(self.sampler, logits, sampled, plan)
         return StepResult(plan.step, tokens, seconds, logprobs, scored, pooled)
+
+    def _compute(self, inputs: StepInputs, sampled: int) -> tuple[Tensor | None, Tensor | None]:
+        """Hidden states of the wanted tokens, and logits of the first `sampled` of them, each where they are."""
+        if self.program is not None and self.program.takes(inputs):
+            return self.program.run(inputs, sampled)
+        hidden = self.model.forward(inputs, self.caches)
+        return hidden, self.model.logits(hidden[:sampled]) if hidden is not None and sampled else None
 
     def prompts(
         self, hidden: Tensor | None, start: int, places: list[Places], plan: StepPlan
@@ -213,6 +223,7 @@ class Runner:
         """Lets go of the cache and leaves the group."""
         if self.tiers is not None:
             self.tiers.close()
+        self.program = None
         self.caches = []
         self.comm.close()
 

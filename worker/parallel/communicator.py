@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import socket
 from datetime import timedelta
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 import torch
@@ -15,9 +16,13 @@ from torch._C._distributed_c10d import PrefixStore, Store, TCPStore
 from ...core.errors import ConfigError
 from . import nccl, shared_memory
 from .errors import RankLost
+from .native_group import NativeGroup
 from .symmetric import with_symmetric_memory
 from .tensor_group import DistributedGroup, SoloGroup, TensorGroup
 from .topology import Topology
+
+if TYPE_CHECKING:
+    from ...kernels.native._native import Exchange
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
@@ -35,6 +40,16 @@ class Communicator:
     def transport(self) -> str:
         """How the stage's slices are summed, for a person."""
         return type(self._group).__name__
+
+    @property
+    def exchange(self) -> Exchange | None:
+        """The slices' exchange in C, for operations in C that sum by themselves; None where there is none."""
+        return self._group.exchange if isinstance(self._group, NativeGroup) else None
+
+    def expect_all(self, lost: int) -> None:
+        """Raises RankLost unless an operation in C said that all ranks came."""
+        if isinstance(self._group, NativeGroup):
+            self._group.expect_all(lost)
 
     def all_reduce(self, x: Tensor) -> Tensor:
         """Sums contiguous `x` over the slices of this stage, in place; the same bits on each. Raises RankLost."""
