@@ -95,11 +95,11 @@ class _Follower:
         if core is not None:
             log.info("rank %d computes on core %d", spec.rank, core.number)
         spare_collector()
-        """Plan by plan. On a device the next one, if it is there, begins before the last one's result is waited for."""
+        self._work(runner)
         runner.close()
 
     def _work(self, runner: Runner) -> None:
-        """Plan by plan. On a device the next one, if it is there, is begun before the last one's result is waited for."""
+        """Plan by plan. On a device the next one, if it is there, begins before the last one's result is waited for."""
         decoder = msgspec.msgpack.Decoder(StepPlan)
         begun: tuple[StepPlan, Launched] | None = None
         while True:
