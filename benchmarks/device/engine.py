@@ -6,6 +6,7 @@ import json
 import tempfile
 import time
 from array import array
+from collections import deque
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,6 +19,7 @@ from ...core.sampling import SamplingParams
 from ...core.specs import EngineSpec, GroupSpec
 from ...worker.engine import Engine, Stop, Submit
 from ...worker.engine.reports import StepReport
+from ...worker.execution.launched import Launched
 from ...worker.execution.runner import Runner
 from ...worker.pages import PagePool
 from ...worker.parallel.communicator import alone
@@ -84,6 +86,7 @@ class Bench:
         self._token_bytes = info.kv_bytes_per_page / info.page_size
         self._model_seconds = self._floor = 0.0
         self._steps = 0
+        self._out: deque[tuple[StepPlan, Launched]] = deque()
 
     def run(self, asks: Sequence[Ask]) -> Done:
         """Serves them all at once."""
@@ -101,7 +104,7 @@ class Bench:
             if not left:
                 engine.inbox.put(Stop())
 
-        engine = Engine(scheduler, self._step, publish)
+        engine = Engine(scheduler, self, publish)
         for number, ask in enumerate(asks):
             request = Request(
                 session=0, id=number, tokens=array("I", ask.prompt), prompt_tokens=len(ask.prompt),
@@ -113,11 +116,19 @@ class Bench:
         engine.run()
         spent = time.perf_counter() - begun
         # The rows of the next workload are numbered anew; the ranks must have seen the old ones go.
+        while self._out:
+            scheduler.update(self.receive())
         self._runner.step(scheduler.schedule())
         return Done(spent, first - begun, tokens, self._steps, self._floor, self._model_seconds)
 
-    def _step(self, plan: StepPlan) -> StepResult:
-        result = self._runner.step(plan)
+    def send(self, plan: StepPlan) -> None:
+        """As a rank does: begins a step while the one before may still run."""
+        self._out.append((plan, self._runner.launch(plan)))
+
+    def receive(self) -> StepResult:
+        """Waits for the oldest step that was begun."""
+        plan, launched = self._out.popleft()
+        result = launched.collect()
         assert result is not None
         if plan.work:
             context = sum(item.computed + item.count for item in plan.work)

@@ -87,7 +87,7 @@ class Outgoing:
     @property
     def arrived(self) -> bool:
         """Whether `wait` would return at once."""
-        return self._done is None or self._done.query()
+        return self._done is None or bool(self._done.query())  # type: ignore[no-untyped-call]
 
     def wait(self) -> None:
         """Returns when everything that was launched up to `send` is done. Raises RuntimeError for what went wrong."""
