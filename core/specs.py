@@ -19,7 +19,9 @@ class EngineSpec(msgspec.Struct, frozen=True, kw_only=True):
     `disk_pages` are kept in a file there, one a rank. `kv_dtype` is what keys and values are kept as: "auto" is the
     model's own type; "int8" and "fp8" come with a scale for each token and KV head. While requests run, newcomers leave
     `watermark_pages` free; -1 is one in a hundred. With `admission_forecast` they also wait when pages would probably
-    not last for the outputs.
+    not last for the outputs. With `batch_invariant` ("on", "off", "auto": where it costs nothing) tokens and log
+    probabilities of a request are the same bits whoever shares its steps, and however its prompt is cut, cached or
+    preempted.
 
     On CUDA, of the memory that is free once the weights are loaded, `memory_fraction` is for the largest step, for
     captured decode steps (up to `graph_mib` MiB of them; 0 turns them off) and, all the rest, for pages.
@@ -42,6 +44,7 @@ class EngineSpec(msgspec.Struct, frozen=True, kw_only=True):
     admission_forecast: bool = True
     memory_fraction: float = 0.9
     graph_mib: int = 2048
+    batch_invariant: str = "auto"
 
 
 class GroupSpec(msgspec.Struct, frozen=True, kw_only=True):
@@ -97,6 +100,8 @@ class GroupSpec(msgspec.Struct, frozen=True, kw_only=True):
             raise ConfigError(f"memory_fraction must be above 0 and at most 1, got {engine.memory_fraction:g}")
         if engine.kv_dtype not in KV_DTYPES:
             raise ConfigError(f"kv_dtype must be one of {', '.join(KV_DTYPES)}, got {engine.kv_dtype!r}")
+        if engine.batch_invariant not in ("auto", "on", "off"):
+            raise ConfigError(f"batch_invariant must be auto, on or off, got {engine.batch_invariant!r}")
         if engine.host_pages < -1:
             raise ConfigError(f"host_pages must be at least 0, or -1 to choose, got {engine.host_pages}")
         if engine.watermark_pages < -1:

@@ -69,6 +69,12 @@ def parse(argv: list[str] | None = None) -> GroupSpec:
     parser.add_argument(
         "--graph-mib", type=int, default=engine.graph_mib, help="device memory for captured steps; 0: capture none"
     )
+    parser.add_argument(
+        "--batch-invariant",
+        default=engine.batch_invariant,
+        choices=("auto", "on", "off"),
+        help="the same bits in any batch; auto: where it costs nothing",
+    )
     args = parser.parse_args(argv)
     path = DEMO if args.model == "demo" else Path(args.model)
     if not path.is_dir():
@@ -104,6 +110,7 @@ def parse(argv: list[str] | None = None) -> GroupSpec:
             watermark_pages=args.watermark_pages,
             admission_forecast=args.admission_forecast,
             memory_fraction=args.memory_fraction,
+            batch_invariant=args.batch_invariant,
             graph_mib=args.graph_mib,
         ),
     )

@@ -40,6 +40,13 @@ KvDtype = Annotated[
 AdmissionForecast = Annotated[
     bool, typer.Option(help="Have requests wait when pages would probably not last for the outputs.")
 ]
+BatchInvariant = Annotated[
+    str | None,
+    typer.Option(
+        help="auto, on or off: the same bits for a request in any batch. auto: where it costs nothing.",
+        show_default=False,
+    ),
+]
 StepTimeout = Annotated[
     float | None, typer.Option(help="Seconds without progress after which a group is restarted.", show_default=False)
 ]
@@ -76,6 +83,7 @@ def up(
     kv_dtype: KvDtype = None,
     watermark_pages: Limit = None,
     admission_forecast: AdmissionForecast = True,
+    batch_invariant: BatchInvariant = None,
     step_timeout: StepTimeout = None,
 ) -> None:
     """Stays until Ctrl-C, which stops everything; or returns when the cluster is ready, with `--detach`."""
@@ -97,6 +105,7 @@ def up(
         "--kv-disk": None if kv_disk is None else kv_disk.resolve(),
         "--kv-dtype": kv_dtype,
         "--watermark-pages": watermark_pages,
+        "--batch-invariant": batch_invariant,
         "--step-timeout": step_timeout,
     }
     wanted = resolve(

@@ -35,12 +35,13 @@ def build_inputs(
     segments: StepSegments[Any] | None = None,
     last: LastTokens | None = None,
     carried: Sequence[Array] = (),
+    invariant: bool = False,
 ) -> tuple[StepInputs, list[Tensor]]:
     """Inputs of a step with at least one work item, after `rows` has applied its plan.
 
     Rows with one token come first, by length, because attention groups them as they come. `wanted` are the last tokens
     of sampled rows, in the plan's order, then `places`, then what `pooled_parts` says. `windows` are those of the
-    model's layers, `dtype` is the model's, `queries_a_tile` as for `plan_attention`. `segments`
+    model's layers, `dtype` is the model's, `queries_a_tile` and `invariant` are as for `plan_attention`. `segments`
     hear which adapter each token runs with. Tokens that only the device knows come from `last`.
 
     Also returns `carried` as tensors on the device: they come along in the step's one copy.
@@ -71,12 +72,12 @@ def build_inputs(
     lengths = computed + counts
     if runs_on(device):
         tables = rows.tables[row, : -(-int(lengths.max()) // rows.page_size)]
-        host = host_rows(counts, lengths, tables, queries_a_tile)
+        host = host_rows(counts, lengths, tables, queries_a_tile, invariant)
         *moved, pages_of, contexts, tiles = to_device([*arrays, *host[:3]], device)
         attention = {window: paged_rows(pages_of, contexts, tiles, host.longest, window) for window in windows}
     else:
         moved = to_device(arrays, device)
-        attention = _attention(rows, row, counts, lengths, windows, device, dtype)
+        attention = _attention(rows, row, counts, lengths, windows, device, dtype, invariant)
     ids, where, into, at, owners, *rest = moved
     if (drawn >= 0).any():
         assert last is not None, "only a device is ahead of its host"
@@ -92,6 +93,7 @@ def _attention(
     windows: Sequence[int | None],
     device: torch.device,
     dtype: torch.dtype,
+    invariant: bool,
 ) -> dict[int | None, AttentionBatch]:
     """A plan for each window; while no row has outgrown a window, it is the plan without one."""
     longest = int(lengths.max())
@@ -102,7 +104,7 @@ def _attention(
         if window not in plans:
             plans[window] = plan_attention(
                 counts.tolist(), lengths.tolist(), tables, rows.page_size,
-                device=device, dtype=dtype, window=window,
+                device=device, dtype=dtype, window=window, invariant=invariant,
             )  # fmt: skip
         return plans[window]
 

@@ -47,6 +47,7 @@ class DeviceSteps:
         inputs, carried = build_inputs(
             runner.rows, plan.work, places, runner.model.windows, runner.device, runner.dtype,
             runner.queries_a_tile, runner.adapters.segments, runner.last, _carried(sampled, draws),
+            runner.invariant,
         )  # fmt: skip
         stopwatch = Stopwatch(runner.device)
         stopwatch.mark()

@@ -156,7 +156,7 @@ class DecodeGraphs:
         attention = {
             window: plan_decode(
                 self._buffers.tables[: shape.rows], views.lengths, runner.rows.page_size,
-                longest=longest, dtype=runner.dtype, window=window,
+                longest=longest, dtype=runner.dtype, window=window, invariant=runner.invariant,
             )
             for window in runner.model.windows
         }  # fmt: skip

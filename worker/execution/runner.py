@@ -27,6 +27,7 @@ from .batch import build_inputs
 from .device_steps import DeviceSteps
 from .graphs import DecodeGraphs
 from .info import ModelInfo
+from .invariance import is_batch_invariant
 from .kv_cache import allocate_cache, choose_kv_dtype
 from .last_tokens import LastTokens
 from .launched import Finished, Launched
@@ -62,10 +63,14 @@ class Runner:
         self.info: ModelInfo = read_model_info(path, spec, comm.place)
         self.config = read_config(path).served(self.info.max_context_tokens)
         self.dtype = choose_dtype(self.config, spec.device, spec.dtype)
+        self.invariant = is_batch_invariant(spec, self.config, self.dtype)
+        if self.invariant:
+            comm.order_sums()
         with torch.inference_mode():
             self.model = load_model(
-                path, self.config, comm, self.dtype, self.device, on_progress, load_format=spec.load_format
-            )
+                path, self.config, comm, self.dtype, self.device, on_progress,
+                load_format=spec.load_format, invariant=self.invariant,
+            )  # fmt: skip
         self.adapters = RankAdapters(
             self.model.sites,
             layers=self.config.layers,
@@ -181,6 +186,7 @@ class Runner:
             self.dtype,
             self.queries_a_tile,
             self.adapters.segments,
+            invariant=self.invariant,
         )
         start = time.perf_counter()
         sampled = [item for item in plan.work if item.sample]

@@ -73,4 +73,4 @@ def read_experts(
 
 def read_router(weights: WeightReader, config: ModelConfig, count: int) -> Linear:
     """The whole router: every rank chooses alike."""
-    return Linear(weights.rows("gate.weight", count, config.hidden_size, Part(0, count)))
+    return Linear(weights.rows("gate.weight", count, config.hidden_size, Part(0, count)), invariant=weights.invariant)

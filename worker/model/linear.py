@@ -23,6 +23,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ...kernels.linear_invariant import linear_invariant
 from ...kernels.linear_packed import PackedWeight
 from ...kernels.native.tensors import native_type
 
@@ -37,10 +38,12 @@ class Linear:
 
     `adapt`, when set, has the last word on each output. `packed` is there where the product is C's: then the weight
     itself is not kept, and the bias is float32. Its outputs are float32 then, not rounded, where they are asked for
-    as `wide`.
+    as `wide`. With `invariant` each row has the same bits whatever the number of rows, as it has in C anyway.
     """
 
-    def __init__(self, weight: Tensor, bias: Tensor | None = None, *, wide: bool = False) -> None:
+    def __init__(
+        self, weight: Tensor, bias: Tensor | None = None, *, wide: bool = False, invariant: bool = False
+    ) -> None:
         self.outputs, self.inputs = weight.shape
         self.wide = wide
         self.bias = bias
@@ -53,7 +56,9 @@ class Linear:
             self._apply = self._in_c
             return
         self._weight = weight
-        if weight.device.type == "cpu" and weight.dtype == torch.float32:
+        if invariant:
+            self._apply = self._invariant
+        elif weight.device.type == "cpu" and weight.dtype == torch.float32:
             if weight.numel() >= PACKED_ELEMENTS and torch._C._has_mkldnn:
                 self._weight = torch.ops.mkldnn._reorder_linear_weight(weight, 16)
                 self._apply = self._by_onednn
@@ -69,6 +74,9 @@ class Linear:
     def _in_c(self, x: Tensor) -> Tensor:
         assert self.packed is not None
         return self.packed.multiply(x, self.bias, wide=self.wide)
+
+    def _invariant(self, x: Tensor) -> Tensor:
+        return linear_invariant(x, self._weight, self.bias)
 
     def _plain(self, x: Tensor) -> Tensor:
         return F.linear(x, self._weight, self.bias)

@@ -47,8 +47,10 @@ def load_model(
     on_progress: Callable[[float], None],
     *,
     load_format: str = "auto",
+    invariant: bool = False,
 ) -> Decoder[Any]:
-    """Loads the slice of `comm.place`, telling the share that is done, 0 to 1. `load_format` is GroupSpec's.
+    """Loads the slice of `comm.place`, telling the share that is done, 0 to 1. `load_format` is GroupSpec's,
+    `invariant` WeightReader's.
 
     Raises ConfigError for a checkpoint that does not hold what its configuration promises: the leader looks through
     all headers for that before it reads its first weight.
@@ -60,12 +62,12 @@ def load_model(
                 f"{directory / 'config.json'}: {FIELD} with load_format dummy is not supported: random weights are not "
                 "quantized"
             )
-        model = _load(config, comm, RandomWeights(), dtype, device, on_progress)
+        model = _load(config, comm, RandomWeights(), dtype, device, on_progress, invariant)
     else:
         with Checkpoint(directory) as checkpoint:
             if comm.place.rank == 0:
                 check_manifest(checkpoint, record(config, alone("meta"), checkpoint), config)
-            model = _load(config, comm, checkpoint, dtype, device, on_progress)
+            model = _load(config, comm, checkpoint, dtype, device, on_progress, invariant)
     on_progress(1.0)
     return model
 
@@ -77,9 +79,10 @@ def _load(
     dtype: torch.dtype,
     device: torch.device,
     on_progress: Callable[[float], None],
+    invariant: bool,
 ) -> Decoder[Any]:
     expected = record(config, comm, source).elements
-    return _build(config, comm, Counted(source, expected, on_progress), dtype, device)
+    return _build(config, comm, Counted(source, expected, on_progress), dtype, device, invariant)
 
 
 def record(config: ModelConfig, comm: Communicator, source: TensorSource) -> Recorder:
@@ -91,8 +94,14 @@ def record(config: ModelConfig, comm: Communicator, source: TensorSource) -> Rec
 
 
 def _build(
-    config: ModelConfig, comm: Communicator, source: TensorSource, dtype: torch.dtype, device: torch.device
+    config: ModelConfig,
+    comm: Communicator,
+    source: TensorSource,
+    dtype: torch.dtype,
+    device: torch.device,
+    invariant: bool = False,
 ) -> Decoder[Any]:
     first = comm.place.tp_rank == 0
     reader = WeightReader(source, dtype, device, first, quantization=config.quantization)
+    reader.invariant = invariant
     return ARCHITECTURES[config.architecture](config, split_model(config, comm.place), comm, reader)

@@ -20,7 +20,8 @@ class WeightReader:
 
     `first` is true on the rank that adds the bias of an output which is summed over ranks. `sites` are all products
     read so far, by this reader and those made from it, for adapters to act on. `quantization` is how those products
-    are stored that are not stored plainly.
+    are stored that are not stored plainly. With `invariant`, plain products give each row the same bits whatever the
+    other rows are.
     """
 
     def __init__(
@@ -39,12 +40,13 @@ class WeightReader:
         self.prefix = prefix
         self.quantization = quantization
         self.sites: list[Site] = []
+        self.invariant = False
 
     def inside(self, prefix: str) -> WeightReader:
         """A reader for the names below `prefix`."""
         prefix = self.prefix + prefix
         inner = WeightReader(self.source, self.dtype, self.device, self.first, prefix, self.quantization)
-        inner.sites = self.sites
+        inner.sites, inner.invariant = self.sites, self.invariant
         return inner
 
     def holds(self, name: str) -> bool:
@@ -86,7 +88,7 @@ class WeightReader:
         weight = self.empty(sum(sizes), inputs)
         for (name, outputs, part), out in zip(parts, torch.split(weight, sizes), strict=True):
             self.rows(f"{name}.weight", outputs, inputs, part, out)
-        return self._adaptable(Linear(weight, added), parts, inputs, Part(0, inputs))
+        return self._adaptable(Linear(weight, added, invariant=self.invariant), parts, inputs, Part(0, inputs))
 
     def columns(self, name: str, outputs: int, inputs: int, part: Part, bias: bool) -> Linear:
         """A layer of which this rank holds some of the inputs; the ranks' outputs are to be summed."""
@@ -95,7 +97,7 @@ class WeightReader:
         if how is not None:
             linear = read_quantized(self, how, [Piece(name, outputs, inputs, Part(0, outputs), part)], added)
         else:
-            linear = Linear(self.inputs(f"{name}.weight", outputs, inputs, part), added)
+            linear = Linear(self.inputs(f"{name}.weight", outputs, inputs, part), added, invariant=self.invariant)
         return self._adaptable(linear, [(name, outputs, Part(0, outputs))], inputs, part)
 
     def stored(

@@ -17,7 +17,7 @@ from ...core.errors import ConfigError
 from . import nccl, shared_memory
 from .errors import RankLost
 from .native_group import NativeGroup
-from .symmetric import with_symmetric_memory
+from .symmetric import SymmetricGroup, with_symmetric_memory
 from .tensor_group import DistributedGroup, SoloGroup, TensorGroup
 from .topology import Topology
 
@@ -50,6 +50,14 @@ class Communicator:
         """Raises RankLost unless an operation in C said that all ranks came."""
         if isinstance(self._group, NativeGroup):
             self._group.expect_all(lost)
+
+    def order_sums(self) -> None:
+        """From now on a sum's bits depend on nothing but its terms: they are added in the order of ranks, wherever they
+        stand and however many there are. Those over shared memory always are."""
+        if isinstance(self._group, SymmetricGroup):
+            self._group = self._group.beneath
+        if isinstance(self._group, DistributedGroup):
+            self._group.ordered = True
 
     def all_reduce(self, x: Tensor) -> Tensor:
         """Sums contiguous `x` over the slices of this stage, in place; the same bits on each. Raises RankLost."""

@@ -37,6 +37,11 @@ class SymmetricGroup:
         for buffer in self._buffers.values():
             symmetric_memory.rendezvous(buffer, self._name)
 
+    @property
+    def beneath(self) -> DistributedGroup:
+        """The group that does without."""
+        return self._group
+
     def all_reduce(self, x: Tensor) -> Tensor:
         size = x.numel() * x.element_size()
         buffer = self._buffers.get(x.dtype)

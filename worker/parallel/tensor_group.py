@@ -43,7 +43,9 @@ class SoloGroup:
 class DistributedGroup:
     """Collectives of torch.distributed: NCCL on CUDA, gloo where there is no shared memory to use.
 
-    gloo's and NCCL's sums reach all ranks as the same bits: each element is summed once and then sent around.
+    gloo's and NCCL's sums reach all ranks as the same bits: each element is summed once and then sent around. In what
+    order depends on where it stands and on how many there are, unless sums are `ordered`: then every rank gets all
+    terms and adds them up itself.
     """
 
     def __init__(self, group: dist.ProcessGroup, first: int, size: int, rank: int) -> None:
@@ -51,12 +53,23 @@ class DistributedGroup:
         self.first = first
         self.size = size
         self.rank = rank
+        self.ordered = False
 
     def all_reduce(self, x: Tensor) -> Tensor:
         try:
+            if self.ordered:
+                return self._ordered_sum(x)
             dist.all_reduce(x, group=self.group)
         except RuntimeError as error:
             raise RankLost(f"all-reduce in ranks {self.first} to {self.first + self.size - 1}: {error}") from error
+        return x
+
+    def _ordered_sum(self, x: Tensor) -> Tensor:
+        terms = [torch.empty_like(x) for _ in range(self.size)]
+        dist.all_gather(terms, x, group=self.group)
+        x.copy_(terms[0])
+        for term in terms[1:]:
+            x += term
         return x
 
     def gather(self, x: Tensor) -> Tensor | None:
