@@ -71,10 +71,12 @@ def cpu_operations() -> Finding:
     """Which way the operations go that are in C for CPU (docs/decisions/0014-operations-in-c-on-cpu.md)."""
     try:
         from ...kernels.native import BUILT, instruction_set
+        from ...kernels.native.speed import product_speeds
     except (ImportError, OSError) as error:
         return fail("cpu operations", f"cannot be imported: {error}", "See what is said of torch.")
-    if used := instruction_set():
-        return ok("cpu operations", f"in C for float32, compiled for {used}")
+    if (used := instruction_set()) and (speeds := product_speeds()):
+        name = "bfloat16" if speeds.prefer_bfloat16 else "float32"
+        return ok("cpu operations", f"in C, compiled for {used}; {speeds}: models of bfloat16 run in {name}")
     if BUILT:
         return warn(
             "cpu operations", "turned off: all go by torch", "Unset HEADWAY_NATIVE_KERNELS and TRITON_INTERPRET."

@@ -56,7 +56,7 @@ async def loaded(stub: EngineServiceStub, family: list[Path]) -> list[engine_pb2
 
 @pytest.fixture(params=SHAPES)
 def worker(request, worker_of):
-    return worker_of(*SHAPES[request.param], *SLOTS)
+    return worker_of(*SHAPES[request.param], *SLOTS, "--dtype", "float32")
 
 
 async def test_nine_kinds_of_requests_share_two_slots(worker, session_to, family, expected):

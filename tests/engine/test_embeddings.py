@@ -39,7 +39,7 @@ def states():
 
 @pytest.mark.parametrize("shape", SHAPES)
 async def test_last_and_mean_among_others(worker_of, session_to, states, shape):
-    worker = worker_of(*SHAPES[shape], *POOL)
+    worker = worker_of(*SHAPES[shape], *POOL, "--dtype", "float32")
     asked = [
         (prompt(which, length), pooling) for which, length in enumerate((1, 63, 64, 150, 200)) for pooling in (1, 2)
     ]
@@ -69,7 +69,7 @@ async def test_last_and_mean_among_others(worker_of, session_to, states, shape):
 
 
 async def test_what_no_embedding_can_be(worker_of, session_to):
-    worker = worker_of(*POOL)
+    worker = worker_of(*POOL, "--dtype", "float32")
     async with session_to(worker) as session:
         for count, fields, field in (
             (1, {"pooling": POOLING_LAST}, "max_new_tokens"),

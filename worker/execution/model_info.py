@@ -17,20 +17,14 @@ from ..model.remote_code import refuse_remote_code
 from ..model.revision import model_revision
 from ..model.split import split_model
 from ..parallel.topology import Topology
+from .dtype import dtype_name
 from .info import ModelInfo
 from .kv_cache import choose_kv_dtype, kv_bytes_per_page, kv_variant
 
 
 def choose_dtype(config: ModelConfig, device: str, wanted: str) -> torch.dtype:
-    """The type to compute in. "auto" is float32 on CPU, which has the fastest kernels for it, and elsewhere the
-    checkpoint's own half type, or bfloat16."""
-    if wanted != "auto":
-        name = wanted
-    elif device == "cpu":
-        name = "float32"
-    else:
-        name = "bfloat16" if config.dtype == "float32" else config.dtype
-    dtype = getattr(torch, name)
+    """The type to compute in (`dtype_name`)."""
+    dtype = getattr(torch, dtype_name(config.dtype, device, wanted))
     assert isinstance(dtype, torch.dtype), "GroupSpec.check and read_config let only types through"
     return dtype
 
@@ -48,7 +42,8 @@ def read_model_info(path: Path, spec: GroupSpec, place: Topology | None = None) 
     engine = spec.engine
     eos, defaults = _generation(path, config)
     served = config.served(_max_context(config, spec))
-    variant = "/".join(filter(None, (served.variant(), kv_variant(engine.kv_dtype, dtype))))
+    name = str(dtype).removeprefix("torch.")
+    variant = "/".join(filter(None, (served.variant(), name, kv_variant(engine.kv_dtype, dtype))))
     return ModelInfo(
         revision=model_revision(path, variant, spec.load_format),
         architecture=config.architecture,
@@ -60,7 +55,7 @@ def read_model_info(path: Path, spec: GroupSpec, place: Topology | None = None) 
         num_layers=config.layers,
         kv_bytes_per_page=kv_bytes_per_page(config, split, engine.page_size, choose_kv_dtype(engine.kv_dtype, dtype)),
         page_size=engine.page_size,
-        dtype=str(dtype).removeprefix("torch."),
+        dtype=name,
         device=spec.device,
     )
 

@@ -17,6 +17,7 @@ from ...core.specs import GroupSpec
 from ...core.wire import sampling_to_proto
 from ...proto.headway.v1 import admin_pb2, engine_pb2
 from ..engine import Accept, Engine, Stop
+from ..execution.dtype import settle_dtype
 from ..execution.info import ModelInfo
 from ..pages import PagePool
 from ..scheduler import Limits, Scheduler
@@ -148,7 +149,7 @@ class WorkerGroup:
             self._fail(text, isinstance(error, ConfigError))
 
     def _load(self) -> tuple[ModelInfo, Followers]:
-        spec = self.spec
+        spec = self.spec = settle_dtype(self.spec)
         followers = self._followers = Followers(
             spec, self._launcher, on_progress=self._progressed, on_failure=self._fail
         )

@@ -160,6 +160,12 @@ def read_outline(directory: Path) -> Shape:
     return read_shape(Fields(path, read_json(path)), Defaults(max_context=1))
 
 
+def read_dtype(directory: Path) -> str:
+    """The type of the checkpoint's weights, one of DTYPES, without torch. Raises ConfigError."""
+    path = directory / "config.json"
+    return _dtype(Fields(path, read_json(path)))
+
+
 def read_windows(fields: Fields, shape: Shape, window: int | None, slides: Callable[[int], bool]) -> list[int | None]:
     """The window of each layer: `window` where `layer_types` says so, or, where there is none, `slides(layer)`."""
     types = fields.get("layer_types")

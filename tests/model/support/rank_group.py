@@ -26,8 +26,9 @@ TIMEOUT_S = 20.0
 
 
 def spec_for(model: Path, tp: int, pp: int, **changes: Any) -> GroupSpec:
-    """A group of the model with small pages."""
-    fields = {"engine": EngineSpec(page_size=PAGE_SIZE), **changes}
+    """A group of the model with small pages; on CPU in float32, in which other libraries are compared with."""
+    dtype = "auto" if changes.get("device", "cpu") == "cuda" else "float32"
+    fields = {"engine": EngineSpec(page_size=PAGE_SIZE), "dtype": dtype, **changes}
     return GroupSpec(replica_id="test", model_name="test", model_path=str(model), tp=tp, pp=pp, **fields)
 
 
