@@ -19,9 +19,9 @@ tokens for all layers.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -29,6 +29,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from .attention_choice import chosen
 from .attention_decode import attention_decode
 from .attention_prefill import TILE_FIELDS, attention_prefill, plan_tiles
 from .kv_pages import KvPages, load_heads
@@ -65,6 +66,8 @@ class PagedRows:
     longest: int  # of `lengths`
     tiles: Tensor  # [tiles, 4] int32, of the rows with several queries
     window: int  # 0 for none
+    host: HostRows | None = None  # None where only the device knows
+    memo: dict[str, Any] = field(default_factory=dict)  # what others' attention works out once for all layers
 
     @property
     def decoding(self) -> int:
@@ -78,6 +81,8 @@ class HostRows(NamedTuple):
     lengths: Int32
     tiles: Int32
     longest: int
+    counts: Int64  # [rows], queries of each
+    contexts: Int32  # [rows], tokens of each
 
 
 class NativeRows(NamedTuple):
@@ -140,7 +145,7 @@ def plan_attention(
     if runs_on(device):
         host = host_rows(counts, lengths, block_tables.numpy(), queries_a_tile, invariant)
         tables, ends, tiles = (torch.from_numpy(array).to(device, non_blocking=True) for array in host[:3])
-        return paged_rows(tables, ends, tiles, host.longest, window)
+        return paged_rows(tables, ends, tiles, host.longest, window, host)
 
     def groups() -> tuple[RowGroup, ...]:
         shape = (counts, lengths, block_tables)
@@ -200,12 +205,15 @@ def host_rows(
     tiles = plan_tiles(firsts, counts[decoding:], lengths[decoding:], queries_a_tile).numpy()
     tiles[:, 0] += decoding
     longest = max(lengths[:decoding], default=0)
-    return HostRows(tables, context_lengths[:decoding].astype(np.int32), tiles, longest)
+    contexts = context_lengths.astype(np.int32)
+    return HostRows(tables, contexts[:decoding], tiles, longest, query_counts, contexts)
 
 
-def paged_rows(tables: Tensor, lengths: Tensor, tiles: Tensor, longest: int, window: int | None) -> AttentionBatch:
+def paged_rows(
+    tables: Tensor, lengths: Tensor, tiles: Tensor, longest: int, window: int | None, host: HostRows | None = None
+) -> AttentionBatch:
     """The batch of a HostRows whose arrays lie on the device now: for each window without another copy."""
-    return AttentionBatch(paged=PagedRows(tables, lengths, longest, tiles, window or 0))
+    return AttentionBatch(paged=PagedRows(tables, lengths, longest, tiles, window or 0, host))
 
 
 def plan_decode(
@@ -369,17 +377,23 @@ def _follow_tables(query: Tensor, pages: KvPages, rows: PagedRows, scale: float,
     heads, head_dim = query.shape[1:]
     query = query.contiguous()
     if not len(rows.tiles):
-        return attention_decode(
-            query, pages, rows.tables, rows.lengths, scale, longest=rows.longest, window=rows.window, softcap=softcap
-        )
+        return _decoded(query, pages, rows, scale, softcap)
     out = torch.empty((len(query), heads * head_dim), dtype=query.dtype, device=query.device)
     if rows.decoding:
-        out[: rows.decoding] = attention_decode(
-            query[: rows.decoding], pages, rows.tables, rows.lengths, scale,
-            longest=rows.longest, window=rows.window, softcap=softcap,
-        )  # fmt: skip
-    attention_prefill(query, pages, rows.tables, rows.tiles, scale, out, window=rows.window, softcap=softcap)
+        out[: rows.decoding] = _decoded(query[: rows.decoding], pages, rows, scale, softcap)
+    if chosen.prefill is not None:
+        out[rows.decoding :] = chosen.prefill.prefill(query[rows.decoding :], pages, rows, scale, softcap)
+    else:
+        attention_prefill(query, pages, rows.tables, rows.tiles, scale, out, window=rows.window, softcap=softcap)
     return out
+
+
+def _decoded(query: Tensor, pages: KvPages, rows: PagedRows, scale: float, softcap: float) -> Tensor:
+    if chosen.decode is not None:
+        return chosen.decode.decode(query, pages, rows, scale, softcap)
+    return attention_decode(
+        query, pages, rows.tables, rows.lengths, scale, longest=rows.longest, window=rows.window, softcap=softcap
+    )
 
 
 def _attend(query: Tensor, pages: KvPages, group: RowGroup, scale: float, softcap: float) -> Tensor:

@@ -12,6 +12,7 @@ ALL: tuple[Callable[[], Finding], ...] = (
     software.packages,
     software.torch_devices,
     software.cpu_operations,
+    software.attention,
     machine.cores,
     machine.memory,
     machine.shared_memory,

@@ -85,6 +85,27 @@ def cpu_operations() -> Finding:
     return warn("cpu operations", "no extension was built for them: all go by torch, slower on CPU", advice)
 
 
+def attention() -> Finding:
+    """Whose attention a GPU runs, by what replicas measured when they started (kernels/attention_choice.py)."""
+    from importlib.util import find_spec
+
+    names = {"flashinfer": "FlashInfer", "flash_attn_interface": "FlashAttention 3", "flash_attn": "FlashAttention 2"}
+    others = [label for name, label in names.items() if find_spec(name) is not None]
+    if not others:
+        return ok("attention", "Headway's own kernels; neither FlashInfer nor FlashAttention is installed")
+    try:
+        from ...kernels.attention_choice import known_verdicts, told
+    except (ImportError, OSError) as error:
+        return fail("attention", f"cannot be imported: {error}", "See what is said of torch.")
+    found = [
+        f"{kind} by {verdict.winner} ({told(verdict)}) on {key}"
+        for key, kinds in known_verdicts().items()
+        for kind, verdict in kinds.items()
+    ]
+    unmeasured = f"{', '.join(others)} installed; a replica's start on a GPU measures them"
+    return ok("attention", "; ".join(found) or unmeasured)
+
+
 def redis_server() -> Finding:
     """Optional: clusters keep their state in Redis, the embedded one in memory."""
     return _program("redis", ("redis-server",), "state of clusters", "apt-get install redis-server")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import socket
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -25,6 +26,7 @@ def test_json_holds_every_check(headway: Command) -> None:
         "packages",
         "torch",
         "cpu operations",
+        "attention",
         "cores",
         "memory",
         "shared memory",
@@ -88,6 +90,20 @@ def test_missing_and_old_packages_are_named(monkeypatch: pytest.MonkeyPatch) -> 
 def test_a_program_that_is_absent_is_a_warning(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "/nonexistent")
     assert software.redis_server().verdict is software.browser().verdict is Verdict.WARN
+
+
+def test_whose_attention_runs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert "neither FlashInfer nor FlashAttention" in software.attention().detail
+    (tmp_path / "flashinfer.py").touch()
+    monkeypatch.syspath_prepend(str(tmp_path))
+    assert software.attention().detail == "FlashInfer installed; a replica's start on a GPU measures them"
+    verdict = {"winner": "flashinfer", "milliseconds": {"headway": 0.5, "flashinfer": 0.25}, "refused": {}}
+    (tmp_path / "headway").mkdir()
+    (tmp_path / "headway" / "attention.json").write_text(json.dumps({"a device": {"decode": verdict}}))
+    found = software.attention()
+    assert found.verdict is Verdict.OK
+    assert found.detail == "decode by flashinfer (headway 0.500 ms; flashinfer 0.250 ms) on a device"
 
 
 def test_too_many_openmp_threads_are_a_warning(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -74,7 +74,7 @@ def build_inputs(
         tables = rows.tables[row, : -(-int(lengths.max()) // rows.page_size)]
         host = host_rows(counts, lengths, tables, queries_a_tile, invariant)
         *moved, pages_of, contexts, tiles = to_device([*arrays, *host[:3]], device)
-        attention = {window: paged_rows(pages_of, contexts, tiles, host.longest, window) for window in windows}
+        attention = {window: paged_rows(pages_of, contexts, tiles, host.longest, window, host) for window in windows}
     else:
         moved = to_device(arrays, device)
         attention = _attention(rows, row, counts, lengths, windows, device, dtype, invariant)

@@ -13,7 +13,9 @@ import torch
 from torch import Tensor
 
 from ...core.specs import GroupSpec
+from ...kernels.attention_choice import choose
 from ...kernels.attention_prefill import tile_queries
+from ...kernels.attention_ways import AttentionShape
 from ..adapters.rank import RankAdapters
 from ..model.inputs import LayerCache, StepInputs
 from ..model.registry import load_model, read_config
@@ -94,6 +96,16 @@ class Runner:
         self.replayer: Replayer | None = None
         if self.device.type == "cuda" and spec.engine.graph_mib and comm.place.pp == 1:
             self.replayer = CudaReplayer(self.device)
+        if self.device.type == "cuda":
+            self._choose_attention()
+
+    def _choose_attention(self) -> None:
+        engine, heads, kv_heads = self.spec.engine, self.model.split.heads.size, self.model.split.kv_heads.size
+        kv_dtype, captured = choose_kv_dtype(engine.kv_dtype, self.dtype), self.replayer is not None
+        size = engine.page_size
+        shape = AttentionShape(heads, kv_heads, self.config.head_dim, size, self.dtype, kv_dtype, captured)
+        with torch.inference_mode():
+            choose(shape, self.device)
 
     def suggested_pages(self) -> int:
         """Pages that this rank has memory for. The group uses the least of its ranks'; `spec.engine.total_pages`
