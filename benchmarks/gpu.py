@@ -5,9 +5,10 @@ python benchmarks/gpu.py [--out FILE] [--only tests ceilings kernels engine] [--
 Where Headway is not installed, it needs torch, triton, numpy, msgspec, xxhash, protobuf, googleapis-common-protos,
 grpcio, psutil and safetensors, and for the tests pytest, hypothesis and transformers.
 
-Prints Markdown for docs/performance.md: the CUDA tests, the device's measured ceilings, what share of its own floor
-each kernel reaches, and the engine from requests to tokens with dummy weights. `--check` goes through all of it at tiny
-sizes on whatever device there is, to see that the script itself is whole; its figures mean nothing.
+Prints Markdown, and on a GPU puts it into docs/performance.md: the CUDA tests, the device's measured ceilings, what
+share of its own floor each kernel reaches, and the engine from requests to tokens with dummy weights, by launched and
+captured steps. `--check` goes through all of it at tiny sizes on whatever device there is, to see that the script is
+whole; its figures mean nothing and go nowhere.
 """
 
 from __future__ import annotations
@@ -22,6 +23,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 PARTS = ("tests", "ceilings", "kernels", "engine")
+PAGE = ROOT / "docs" / "performance.md"
+BEGIN, END = "<!-- benchmarks/gpu.py writes from here -->", "<!-- to here -->"
 
 
 def make_importable() -> None:
@@ -43,6 +46,15 @@ def run_tests() -> str:
     return "\n".join(done.stdout.splitlines()[-25:])
 
 
+def put_into(page: str, tables: str) -> str:
+    """The page with `tables` in place of what the last run left between the marks. Raises ValueError without them."""
+    before, mark, rest = page.partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not mark or not end:
+        raise ValueError(f"the page has no place for tables: {BEGIN} and {END}")
+    return f"{before}{BEGIN}\n\n{tables.strip()}\n\n{END}{after}"
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, help="write the tables there, too")
@@ -52,7 +64,7 @@ def main() -> int:
     make_importable()
     import torch
 
-    from headway.benchmarks.device import ceilings, engine, kernels
+    from headway.benchmarks.device import ceilings, end_to_end, kernels
 
     if not torch.cuda.is_available() and not options.check:
         print("no CUDA device here; --check goes through the script without one", file=sys.stderr)
@@ -74,8 +86,10 @@ def main() -> int:
     if "kernels" in options.only:
         say(kernels.table(device, found, tiny=options.check))
     if "engine" in options.only:
-        say(engine.table(device, found, tiny=options.check))
+        say(end_to_end.tables(device, found, tiny=options.check))
     say(f"{time.monotonic() - begun:.0f} s in all")
+    if device.type == "cuda" and not options.check:
+        PAGE.write_text(put_into(PAGE.read_text(), "\n\n".join(parts)))
     if options.out:
         options.out.write_text("\n\n".join(parts) + "\n")
     return 0

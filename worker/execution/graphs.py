@@ -75,6 +75,11 @@ class DecodeGraphs:
         self._seen = 0
         self._last_capture = 0
 
+    @property
+    def left(self) -> int:
+        """Steps that are still to be captured."""
+        return len(self._line)
+
     def suits(self, plan: StepPlan) -> bool:
         """Whether every row computes one token and samples, without an adapter."""
         rows = self._runner.rows
