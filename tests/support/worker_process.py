@@ -7,6 +7,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import psutil
@@ -17,11 +18,11 @@ READY_S = 90.0
 class WorkerProcess:
     """Started on construction; `wait_ready` returns when it serves."""
 
-    def __init__(self, *arguments: str) -> None:
+    def __init__(self, *arguments: str, entry: Sequence[str] = ("-m", "headway.worker")) -> None:
         self.log = Path(tempfile.mkstemp(prefix="headway-worker-", suffix=".log")[1])
         with self.log.open("wb") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "headway.worker", *arguments],
+                [sys.executable, *entry, *arguments],
                 stdout=subprocess.PIPE,
                 stderr=log,
                 text=True,

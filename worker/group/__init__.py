@@ -7,6 +7,7 @@ starts the others. Each rank's process runs `run_rank`.
 from .errors import GroupFailed
 from .group import WorkerGroup
 from .launcher import RankHandle, RankLauncher, SubprocessLauncher
+from .nodes.place import address_of_node, this_node
 from .rank import run_rank
 from .spec import RankSpec, check_group
 
@@ -17,6 +18,8 @@ __all__ = [
     "RankSpec",
     "SubprocessLauncher",
     "WorkerGroup",
+    "address_of_node",
     "check_group",
     "run_rank",
+    "this_node",
 ]

@@ -6,6 +6,7 @@ import signal
 import sys
 
 from ...core.logs import set_up_logs
+from .nodes.place import this_node
 from .process import die_with_parent
 from .rank import run_rank
 from .spec import RankSpec
@@ -15,7 +16,8 @@ def main() -> None:
     """Runs the rank. Ctrl-C in a terminal reaches it too, but only the leader decides when a group stops."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     spec = RankSpec.decode(sys.stdin.buffer.read())
-    die_with_parent(spec.leader_pid)
+    if spec.leader_node == this_node():
+        die_with_parent(spec.leader_pid)
     set_up_logs(f"rank{spec.rank}")
     run_rank(spec)
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import logging
-import socket
 import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING, Protocol
 from ...core.errors import ConfigError, Refused, Unavailable
 from ..adapters.revision import adapter_revision
 from . import control
+from .attachment import Attachment
 from .followers import Followers
 
 if TYPE_CHECKING:
@@ -62,14 +62,14 @@ class AdapterLoader:
         return reads[0].revision, max(read.highest_rank for read in reads)
 
 
-def serve_reads(link: socket.socket, runner: HasAdapters) -> threading.Thread:
+def serve_reads(leader: Attachment, runner: HasAdapters) -> threading.Thread:
     """A follower's side: a thread that reads what the leader asks for until the connection ends."""
 
     def serve() -> None:
         try:
-            while (message := control.receive(link)) is not None:
+            while (message := leader.receive()) is not None:
                 if isinstance(message, control.ReadAdapter):
-                    control.send(link, _read(runner.adapters, message.number, Path(message.path)))
+                    leader.send(_read(runner.adapters, message.number, Path(message.path)))
         except OSError:
             return  # the leader is gone; whoever watches it ends this process
 

@@ -1,7 +1,7 @@
-"""The control socket between the leader and its ranks: how a rank's start goes, the memory they share, and adapters.
+"""The control link between the leader and its ranks: how a rank's start goes, the memory they share, and adapters.
 
-A Unix socket in the abstract namespace (nothing on disk), one datagram a message. When either side dies the other sees
-the end of its connection.
+On a node it is a Unix socket in the abstract namespace (nothing on disk), one datagram a message. When either side dies
+the other sees the end of its connection. Between nodes the same messages go by nodes/door.py and nodes/line.py.
 """
 
 from __future__ import annotations
@@ -131,14 +131,14 @@ def receive(peer: socket.socket) -> Message | None:
     return _DECODER.decode(data) if data else None
 
 
-def send_fds(peer: socket.socket, fds: tuple[int, ...]) -> None:
-    """Hands file descriptors over; the peer gets its own copies."""
-    socket.send_fds(peer, [b"fds"], list(fds))
+def send_fds(peer: socket.socket, reader: int, fds: list[int]) -> None:
+    """Hands file descriptors over, of which the peer gets its own copies, and which reader of the ring it is."""
+    socket.send_fds(peer, [bytes([reader])], fds)
 
 
-def receive_fds(peer: socket.socket) -> list[int]:
-    """Descriptors from `send_fds`, this process's own now. Raises EOFError when the peer is gone."""
+def receive_fds(peer: socket.socket) -> tuple[int, list[int]]:
+    """What `send_fds` sent; the descriptors are this process's own now. Raises EOFError when the peer is gone."""
     data, fds, _, _ = socket.recv_fds(peer, 16, 8)
     if not data:
         raise EOFError("the leader closed the control socket")
-    return fds
+    return data[0], fds

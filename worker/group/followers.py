@@ -1,7 +1,7 @@
 """The leader's side of its ranks: starts them, follows their start, and watches that each lives and keeps pace.
 
 One thread polls everything that could say something: the control sockets, each process (by pidfd, so a death is seen in
-well under 100 ms), and the clock.
+well under 100 ms), and the clock. Of ranks on other nodes it is the connection that tells (nodes/door.py).
 """
 
 from __future__ import annotations
@@ -15,23 +15,30 @@ import select
 import socket
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from ...core.errors import ConfigError
 from ...core.specs import GroupSpec
 from ..execution.info import ModelInfo
 from ..tiers.counts import PageCounts
 from . import control
 from .errors import GroupFailed
+from .fanout import Fanout
 from .launcher import RankLauncher, SubprocessLauncher
 from .member import Member
+from .nodes.channels import Receiver
+from .nodes.door import Door
+from .nodes.ends import Exchange
+from .nodes.place import this_node
 from .pulse import Pulse
-from .ring import RingMemory, RingReader, RingWriter
-from .spec import RankSpec
+from .ring import RingMemory, RingReader
+from .spec import RankSpec, sampling_rank
 
 log = logging.getLogger(__name__)
 
 LAST_WORDS_S = 0.05
+LOOK_S = 0.2
 
 
 class Followers:
@@ -53,22 +60,27 @@ class Followers:
         self._token = secrets.token_hex(16)
         self._name = f"headway-{secrets.token_hex(8)}"
         self._server = control.listen(self._name)
-        self._plans = RingMemory.make(spec.world_size)
+        address = launcher.address
+        self._exchange = Exchange(address, self._token, spec.engine.step_timeout_s) if address is not None else None
+        self._door = self._exchange.door if self._exchange is not None else None
         self._results = RingMemory.make(1)
-        self.plans = RingWriter(self._plans)
-        self.results = RingReader(0, self._results.memory, self._results.events[0])
+        self.plans: Fanout
+        self.results: RingReader | Receiver
         self.members: list[Member] = []
         self.sent = 0
         self._pulse = Pulse(spec.world_size, spec.engine.step_timeout_s)
         self._changed = threading.Condition()
         self._failed = False
         self._leaving = False
+        self._look_at = 0.0
         self._wake = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self._poll = select.poll()
         self._thread = threading.Thread(target=self._watch, name="headway-watch", daemon=True)
 
     def launch(self, rendezvous: str) -> None:
-        """Starts every rank and the watch over them. The calling thread has to live as long as the group."""
+        """Starts every rank and the watch over them. The calling thread has to live as long as the group.
+
+        From here on there are `plans` and `results`."""
         # The leader holds the first device for its first rank, which so needs nobody else to place it.
         launchers = [SubprocessLauncher(), *[self._launcher] * (self._spec.world_size - 1)]
         handles = [
@@ -80,13 +92,28 @@ class Followers:
                     control=self._name,
                     token=self._token,
                     leader_pid=os.getpid(),
+                    leader_node=this_node(),
+                    endpoints=self._exchange.endpoints if self._exchange is not None else None,
                 )
             )
             for rank, launcher in enumerate(launchers)
         ]
         # Only now: asking for a process id may wait until that process is up.
-        self.members = [Member(rank, handle) for rank, handle in enumerate(handles)]
+        self.members = [Member(rank, handle, self._door) for rank, handle in enumerate(handles)]
+        self._connect()
         self._thread.start()
+
+    def _connect(self) -> None:
+        """Makes the ways of plans and results, now that it is known where each rank is."""
+        far = [member.rank for member in self.members if not member.beside]
+        beside = [member.rank for member in self.members if member.beside]
+        if far and self._exchange is None:
+            raise GroupFailed(f"rank {far[0]} came up on another node, which its launcher had ruled out")
+        self.plans = Fanout(beside, self._exchange.plans(far) if far and self._exchange is not None else None)
+        if self._exchange is not None and sampling_rank(self._spec) in far:
+            self.results = self._exchange.results
+        else:
+            self.results = RingReader(0, self._results.memory, self._results.events[0])
 
     def loaded(self) -> float:
         """Mean share of the weights that the ranks have loaded."""
@@ -95,16 +122,16 @@ class Followers:
     def wait_loaded(self) -> tuple[ModelInfo, PageCounts]:
         """The model, as the first rank has it, and the pages that all ranks have room for, once all have loaded.
 
-        Raises GroupFailed."""
+        Raises GroupFailed, and ConfigError when nodes have different files."""
         self._wait(lambda: all(member.model is not None for member in self.members))
         models = [member.model for member in self.members if member.model is not None]
+        self._check_alike([model.info for model in models])
         return models[0].info, functools.reduce(PageCounts.least, (model.room for model in models))
 
     def allocate(self, pages: PageCounts) -> None:
         """Tells every rank to make its pages."""
         for member in self.members:
-            assert member.link is not None
-            control.send(member.link, control.Allocate(pages))
+            member.send(control.Allocate(pages))
 
     def wait_allocated(self) -> None:
         """Returns when every rank waits for plans. Raises GroupFailed."""
@@ -113,8 +140,7 @@ class Followers:
     def read_adapter(self, number: int, path: Path) -> None:
         """Tells every rank to read its part of an adapter, beside its steps."""
         for member in self.members:
-            assert member.link is not None
-            control.send(member.link, control.ReadAdapter(number, str(path)))
+            member.send(control.ReadAdapter(number, str(path)))
 
     def wait_adapter(self, number: int, timeout_s: float) -> list[control.AdapterRead]:
         """The ranks' answers: fewer than there are ranks when some do not answer in time."""
@@ -141,6 +167,8 @@ class Followers:
         self._server.close()
         for member in self.members:
             member.close()
+        if self._exchange is not None:
+            self._exchange.close()
 
     def notes(self) -> list[int]:
         """What each rank noted last: how far its disk is (worker/tiers/progress.py)."""
@@ -149,6 +177,8 @@ class Followers:
     def dump_stacks(self) -> None:
         for member in self.members:
             member.ask_for_stacks()
+        if self._door is not None and threading.current_thread() is self._thread:
+            self._door.flush()
 
     def kill(self) -> None:
         for member in self.members:
@@ -174,7 +204,11 @@ class Followers:
         try:
             self._poll.register(self._wake, select.POLLIN)
             self._poll.register(self._server, select.POLLIN)
+            for fd in self._door.fds if self._door is not None else ():
+                self._poll.register(fd, select.POLLIN)
             for member in self.members:
+                if not member.beside:
+                    continue
                 if member.pidfd < 0:
                     self._died(member)
                 else:
@@ -183,6 +217,8 @@ class Followers:
             while not self._leaving:
                 for fd, _ in self._poll.poll(tick_ms):
                     self._heard(fd)
+                if self._door is not None:
+                    self._hear_from_afar(self._door)
                 self._check_pulse()
         except Exception as error:
             log.exception("the watch over the ranks failed")
@@ -211,10 +247,10 @@ class Followers:
             link.close()
             return
         member = self.members[hello.rank]
-        fds = [self._plans.memory, self._plans.events[hello.rank]]
-        if hello.rank == (self._spec.pp - 1) * self._spec.tp:
+        reader, fds = self.plans.share(hello.rank)
+        if hello.rank == sampling_rank(self._spec):
             fds += [self._results.memory, self._results.events[0]]
-        control.send_fds(link, tuple(fds))
+        control.send_fds(link, reader, fds)
         member.link = link
         self._poll.register(link, select.POLLIN)
 
@@ -224,8 +260,26 @@ class Followers:
             # The process is gone or about to be: its pidfd says which.
             self._poll.unregister(link)
             return
+        self._take(member, message)
+
+    def _hear_from_afar(self, door: Door) -> None:
+        for rank, message in door.receive():
+            self._take(self.members[rank], message)
+        if time.monotonic() < self._look_at:
+            return
+        self._look_at = time.monotonic() + LOOK_S
+        if lost := door.lost():
+            for rank, message in door.receive():  # its last words may have come since
+                self._take(self.members[rank], message)
+            member = self.members[lost[0]]
+            self._fail(f"rank {member.rank} on {member.handle.node} is gone, or its node no longer answers")
+
+    def _take(self, member: Member, message: control.Message) -> None:
         with self._changed:
             match message:
+                case control.Beat(mark, note):
+                    self.plans.heard(member.rank, mark, note)
+                    return
                 case control.Progress(loaded):
                     member.loaded = loaded
                 case control.Loaded():
@@ -258,6 +312,17 @@ class Followers:
             self._fail(text if config else f"rank {member.rank} failed: {text}", config)
         else:
             self._fail(f"rank {member.rank} (pid {member.handle.pid}) died")
+
+    def _check_alike(self, infos: Sequence[ModelInfo]) -> None:
+        """Each node reads files of its own. Raises ConfigError when they are not the same on all."""
+        for member, info in zip(self.members, infos, strict=True):
+            for name in ("revision", "dtype"):
+                mine, theirs = getattr(infos[0], name), getattr(info, name)
+                if mine != theirs:
+                    raise ConfigError(
+                        f"rank {member.rank} on {member.handle.node} has the model with {name} {theirs}, rank 0 on "
+                        f"{self.members[0].handle.node} with {mine}: every node needs the same model_path and dtype"
+                    )
 
     def _check_pulse(self) -> None:
         marks = [self.plans.mark(rank) for rank in range(len(self.members))]

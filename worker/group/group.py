@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import os
 import platform
-import socket
 import threading
 import time
 import uuid
@@ -31,6 +30,7 @@ from .adapters import AdapterLoader
 from .errors import EXIT_ENGINE_DEAD, GroupFailed
 from .followers import Followers
 from .launcher import RankLauncher, SubprocessLauncher
+from .nodes.place import free_port, in_url
 from .plane import StepPlane
 from .process import dump_stacks, dump_stacks_on_signal, spare_collector
 
@@ -153,7 +153,8 @@ class WorkerGroup:
         followers = self._followers = Followers(
             spec, self._launcher, on_progress=self._progressed, on_failure=self._fail
         )
-        rendezvous = f"tcp://127.0.0.1:{_free_port()}"
+        address = self._launcher.address or "127.0.0.1"
+        rendezvous = f"tcp://{in_url(address)}:{free_port(address)}"
         # From this thread, because the kernel ties a rank's life to the thread that started it.
         followers.launch(rendezvous)
         self._standing.pids = [os.getpid(), *(member.handle.pid for member in followers.members)]
@@ -270,10 +271,3 @@ def _make_tiers(pages: PageCounts, followers: Followers) -> Tiers | None:
     if not pages.host:
         return None
     return Tiers(pages.host, pages.disk, lambda: Progress.of_all(followers.notes()))
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port

@@ -14,13 +14,22 @@ from .spec import RankSpec
 
 
 class RankHandle(Protocol):
-    """A rank's process, on the leader's own machine."""
+    """A rank's process, on the leader's own node or on another."""
 
     @property
-    def pid(self) -> int: ...
+    def pid(self) -> int:
+        """As its own node counts processes."""
+        ...
 
     @property
-    def node(self) -> str: ...
+    def node(self) -> str:
+        """The node's name, for people."""
+        ...
+
+    @property
+    def beside(self) -> bool:
+        """Whether it is on the leader's node: whether `this_node` is the same in both."""
+        ...
 
     def alive(self) -> bool:
         """Whether the process runs."""
@@ -33,6 +42,11 @@ class RankHandle(Protocol):
 
 class RankLauncher(Protocol):
     """Starts the process that calls `run_rank(rank)`, and returns without waiting for what it does."""
+
+    @property
+    def address(self) -> str | None:
+        """The leader's address for ranks that may come up on other nodes; None when all will be beside it."""
+        ...
 
     def launch(self, rank: RankSpec) -> RankHandle:
         """Called from a thread that lives as long as the group."""
@@ -59,6 +73,7 @@ class _Subprocess:
     def __init__(self, process: subprocess.Popen[bytes]) -> None:
         self._process = process
         self.pid = process.pid
+        self.beside = True
         self.node = platform.node()
 
     def alive(self) -> bool:
@@ -71,6 +86,8 @@ class _Subprocess:
 
 class SubprocessLauncher:
     """`python -m headway.worker.group`, with the rank's spec on stdin. The kernel ends it when the leader dies."""
+
+    address = None
 
     def launch(self, rank: RankSpec) -> RankHandle:
         limit_threads(rank.group.device)

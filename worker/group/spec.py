@@ -10,13 +10,15 @@ from ...core.specs import GroupSpec
 from ..model.config import read_outline
 from ..model.split import split_model
 from ..parallel.topology import Topology
+from .nodes.endpoints import Endpoints
 
 
 class RankSpec(msgspec.Struct, frozen=True, kw_only=True):
     """One rank of a group. All values are plain: JSON carries it.
 
     `control` is the name of the leader's control socket in the abstract namespace of Unix sockets, where `token` proves
-    that the caller was started by the leader. Plans and results travel through memory that is handed over there.
+    that the caller was started by the leader. Plans and results travel through memory that is handed over there. A rank
+    that is not on `leader_node` meets the leader at `endpoints` instead.
     """
 
     group: GroupSpec
@@ -25,6 +27,13 @@ class RankSpec(msgspec.Struct, frozen=True, kw_only=True):
     control: str
     token: str
     leader_pid: int
+    leader_node: str
+    endpoints: Endpoints | None = None
+
+    @property
+    def samples(self) -> bool:
+        """Whether the results come from this rank."""
+        return self.rank == sampling_rank(self.group)
 
     def encode(self) -> bytes:
         return msgspec.json.encode(self)
@@ -32,6 +41,11 @@ class RankSpec(msgspec.Struct, frozen=True, kw_only=True):
     @staticmethod
     def decode(data: bytes) -> RankSpec:
         return msgspec.json.decode(data, type=RankSpec)
+
+
+def sampling_rank(group: GroupSpec) -> int:
+    """The first of the last stage."""
+    return (group.pp - 1) * group.tp
 
 
 def check_group(group: GroupSpec) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import socket
 from datetime import timedelta
 from typing import TYPE_CHECKING
@@ -17,6 +16,7 @@ from ...core.errors import ConfigError
 from . import nccl, shared_memory
 from .errors import RankLost
 from .native_group import NativeGroup
+from .route import use_route_to
 from .symmetric import SymmetricGroup, with_symmetric_memory
 from .tensor_group import DistributedGroup, SoloGroup, TensorGroup
 from .topology import Topology
@@ -120,8 +120,7 @@ def join(
     url = urlsplit(rendezvous)
     if url.scheme != "tcp" or not url.hostname or not url.port:
         raise ConfigError(f"rendezvous must be tcp://HOST:PORT, got {rendezvous!r}")
-    if url.hostname in LOOPBACK:
-        os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
+    use_route_to("127.0.0.1" if url.hostname == "localhost" else url.hostname)
     if device == "cuda":
         nccl.prepare_environment(on_loopback=url.hostname in LOOPBACK)
     timeout = timedelta(seconds=timeout_s)

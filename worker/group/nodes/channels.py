@@ -9,13 +9,14 @@ from __future__ import annotations
 import itertools
 import time
 from collections.abc import Sequence
-from typing import NoReturn
 
 import zmq
 
 DEPTH = 64
 """Messages that may wait on each side of a connection: far more than plans are ever out at once."""
 PAUSE_S = 0.0002
+NUMBER = 8
+"""Bytes before each message: its number, little-endian."""
 
 
 class MessageLost(RuntimeError):
@@ -38,9 +39,9 @@ class PlanSender:
     def write(self, message: bytes, timeout_s: float) -> None:
         """Sends a message. Raises TimeoutError when a rank is not there, or makes no room, in time."""
         deadline = time.monotonic() + timeout_s
-        number = next(self._numbers).to_bytes(8, "little")
+        numbered = _number(next(self._numbers)) + message
         for name in self._names:
-            while not self._sent([name, number, message]):
+            while not self._sent([name, numbered]):
                 if time.monotonic() > deadline:
                     raise TimeoutError(f"{name.decode()}, on another node, takes no plan")
                 time.sleep(PAUSE_S)
@@ -69,11 +70,15 @@ class Receiver:
 
     def read(self) -> bytes:
         """The next message. Blocks until there is one. Raises MessageLost when one is missing before it."""
-        number, message = self._socket.recv_multipart()
-        due = next(self._numbers)
-        if int.from_bytes(number, "little") != due:
-            _lost(due, int.from_bytes(number, "little"))
-        return message
+        data = self._socket.recv()
+        due, came = next(self._numbers), int.from_bytes(data[:NUMBER], "little")
+        if came != due:
+            raise MessageLost(f"message {due} between two nodes is lost: {came} came")
+        return data[NUMBER:]
+
+    def waiting(self) -> bool:
+        """Whether the next message is there."""
+        return bool(self._socket.poll(0))
 
     def close(self) -> None:
         self._socket.close(linger=0)
@@ -90,11 +95,11 @@ class ResultSender:
         """Sends a message. Raises TimeoutError when the leader makes no room in time."""
         if not self._socket.poll(max(0, int(timeout_s * 1000)), zmq.POLLOUT):
             raise TimeoutError("the leader, on another node, takes no result")
-        self._socket.send_multipart([next(self._numbers).to_bytes(8, "little"), message])
+        self._socket.send(_number(next(self._numbers)) + message)
 
     def close(self) -> None:
         self._socket.close(linger=1000)
 
 
-def _lost(due: int, came: int) -> NoReturn:
-    raise MessageLost(f"message {due} between two nodes is lost: {came} came")
+def _number(number: int) -> bytes:
+    return number.to_bytes(NUMBER, "little")

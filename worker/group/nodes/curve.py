@@ -7,22 +7,12 @@ from __future__ import annotations
 
 from typing import Any
 
-import msgspec
 import zmq
 from zmq.auth.thread import ThreadAuthenticator
 
+from .endpoints import RankKeys
+
 DOMAIN = "headway"
-
-
-class RankKeys(msgspec.Struct, frozen=True, kw_only=True):
-    """What a rank needs to prove that it belongs, and to know its leader. Z85 text, as ZeroMQ writes keys."""
-
-    leader: str
-    public: str
-    secret: str
-
-    def __repr__(self) -> str:
-        return "RankKeys(...)"  # the secret must not get into a log
 
 
 class LeaderKeys:

@@ -43,12 +43,16 @@ class Door:
         self._outbox.append((rank, message))
         os.eventfd_write(self._wake, 1)
 
-    def receive(self) -> Iterator[tuple[int, control.Message]]:
-        """Sends what is to be sent, and gives what has come from ranks that proved themselves, Attach first."""
+    def flush(self) -> None:
+        """Sends what is to be sent."""
         with suppress(BlockingIOError):
             os.eventfd_read(self._wake)
         while self._outbox:
             self._sent(*self._outbox.popleft())
+
+    def receive(self) -> Iterator[tuple[int, control.Message]]:
+        """Sends what is to be sent, and gives what has come from ranks that proved themselves, Attach first."""
+        self.flush()
         while True:
             try:
                 name, data = self._socket.recv_multipart(zmq.NOBLOCK)

@@ -4,24 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import msgspec
 import zmq
 
 from .channels import DEPTH, PlanSender, Receiver, ResultSender, identity
-from .curve import LeaderKeys, RankKeys, prove
+from .curve import LeaderKeys, prove
 from .door import Door
+from .endpoints import Endpoints
 from .line import Line
 from .liveness import beat
 from .place import in_url
-
-
-class Endpoints(msgspec.Struct, frozen=True, kw_only=True):
-    """Where a rank on another node meets its leader, and by what both know each other."""
-
-    control: str
-    plans: str
-    results: str
-    keys: RankKeys
 
 
 class Exchange:
@@ -32,7 +23,7 @@ class Exchange:
         self._context = zmq.Context()
         self._guard = keys.guard(self._context)
         try:
-            control = self._bind(zmq.ROUTER, address, keys, timeout_s)
+            door = self._bind(zmq.ROUTER, address, keys, timeout_s)
             self._plans = self._bind(zmq.ROUTER, address, keys)
             results = self._bind(zmq.PULL, address, keys)
         except zmq.ZMQError as error:
@@ -40,9 +31,9 @@ class Exchange:
             self._context.destroy(linger=0)
             raise OSError(f"cannot listen on {address}: {error}") from None
         self.endpoints = Endpoints(
-            control=_endpoint(control), plans=_endpoint(self._plans), results=_endpoint(results), keys=keys.rank
+            control=_endpoint(door), plans=_endpoint(self._plans), results=_endpoint(results), keys=keys.rank
         )
-        self.door = Door(control, token)
+        self.door = Door(door, token)
         self.results = Receiver(results)
 
     def plans(self, ranks: Sequence[int]) -> PlanSender:
@@ -74,7 +65,7 @@ class Exchange:
 
 
 class Outpost:
-    """A rank's. Raises OSError when the leader cannot be reached or does not know us."""
+    """A rank's: meets Attachment. Raises OSError when the leader cannot be reached or does not know us."""
 
     def __init__(self, ends: Endpoints, rank: int, timeout_s: float, *, samples: bool) -> None:
         self._context = zmq.Context()
@@ -82,16 +73,23 @@ class Outpost:
         self._keys = ends.keys
         line = self._socket(zmq.DEALER)
         beat(line, timeout_s)
-        self.line = Line(line, ends.control, min(0.25, timeout_s / 8))
-        self.plans = Receiver(self._connect(zmq.DEALER, ends.plans))
-        self.results = ResultSender(self._connect(zmq.PUSH, ends.results)) if samples else None
+        self._line = Line(line, ends.control, min(0.25, timeout_s / 8))
+        self._plans = Receiver(self._connect(zmq.DEALER, ends.plans))
+        self._results = ResultSender(self._connect(zmq.PUSH, ends.results)) if samples else None
+        self.send, self.receive = self._line.send, self._line.receive
+        self.mark, self.note = self._line.mark, self._line.note
+        self.read_plan, self.plan_waiting = self._plans.read, self._plans.waiting
+
+    def write_result(self, message: bytes, timeout_s: float) -> None:
+        assert self._results is not None
+        self._results.write(message, timeout_s)
 
     def close(self) -> None:
         """Sends what is left, for a second at most."""
-        self.plans.close()
-        if self.results is not None:
-            self.results.close()
-        self.line.close()
+        self._plans.close()
+        if self._results is not None:
+            self._results.close()
+        self._line.close()
         self._context.term()
 
     def _connect(self, kind: zmq.SocketType, endpoint: str) -> zmq.Socket[bytes]:
