@@ -19,7 +19,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from .launch import half_type, jit, power_of_two, takes, tl, triton
+from .launch import half_type, jit, moved, power_of_two, takes, tl, triton
 
 TILE_ROWS = 16  # tokens of one adapter: the least that a matrix product takes, and more than most adapters have
 BLOCK_IN = 128
@@ -67,7 +67,7 @@ def plan_lora_tiles(slot_of_token: npt.NDArray[np.int32], device: torch.device, 
     for tile, (slot, tokens) in zip(tiles, rows, strict=False):
         tile[0] = slot
         tile[1 : 1 + len(tokens)] = tokens
-    return torch.from_numpy(tiles).to(device, non_blocking=True)
+    return moved(torch.from_numpy(tiles), device)
 
 
 def grouped_lora_tiles(out: Tensor, x: Tensor, slots: LoraSlots, tiles: Tensor) -> Tensor:

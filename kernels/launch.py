@@ -29,7 +29,7 @@ else:
 
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 
-__all__ = ["AVAILABLE", "INTERPRETED", "constant", "jit", "power_of_two", "runs_on", "takes", "tl", "triton"]
+__all__ = ["AVAILABLE", "INTERPRETED", "constant", "jit", "moved", "power_of_two", "runs_on", "takes", "tl", "triton"]
 
 
 def jit(function: Any) -> Any:
@@ -50,6 +50,11 @@ def takes(x: Tensor) -> bool:
 def runs_on(device: torch.device) -> bool:
     """The same, before there is a tensor."""
     return AVAILABLE and (device.type == "cuda" or INTERPRETED)
+
+
+def moved(host: Tensor, device: torch.device) -> Tensor:
+    """`host` on `device`, by way of pinned memory: a copy from elsewhere waits for all that the device has to do."""
+    return host.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else host.to(device)
 
 
 def power_of_two(value: int) -> int:

@@ -26,6 +26,7 @@ from . import (
     linear_w4a16,
     linear_w8a8,
     page_copy,
+    penalties,
     rms_norm,
     rope_kv_write,
     sample,
@@ -63,7 +64,7 @@ class Compiled(NamedTuple):
 
 
 def variants() -> Iterator[Variant]:
-    """Every hot variant: bf16 models with heads of 64, 128 and 256, and caches of bf16, fp8 and int8."""
+    """Every kernel: bf16 models, of attention with each size of head, cache and page, and some of fp16."""
     yield from _elementwise()
     yield from _attention()
     yield from _linear()
@@ -97,37 +98,62 @@ def _elementwise() -> Iterator[Variant]:
 
 
 CACHES = {"bf16": "*bf16", "fp8": "*fp8e4nv", "int8": "*i8"}
+KINDS = {**CACHES, "fp16": "*fp16"}
 
 
-ATTENTION = (  # head_dim, query heads for each KV head, cache
-    (64, 2, "bf16"), (96, 1, "bf16"), (128, 4, "bf16"), (128, 4, "fp8"), (128, 4, "int8"), (256, 2, "bf16"),
+class AttentionVariant(NamedTuple):
+    """`group` query heads share a KV head; `bounded`: with a window and capped scores."""
+
+    dim: int
+    group: int
+    cache: str = "bf16"
+    bounded: bool = False
+    page: int = 16
+    kind: str = "bf16"
+
+    @property
+    def name(self) -> str:
+        told = (self.cache, "bounded" if self.bounded else "", f"page {self.page}" if self.page != 16 else "")
+        return " ".join(filter(None, (str(self.dim), *told, self.kind if self.kind != "bf16" else "")))
+
+
+ATTENTION = (
+    AttentionVariant(64, 2), AttentionVariant(96, 1), AttentionVariant(128, 4),
+    AttentionVariant(64, 2, "fp8"), AttentionVariant(64, 2, "int8"),
+    AttentionVariant(96, 1, "fp8"), AttentionVariant(96, 1, "int8"),
+    AttentionVariant(128, 4, "fp8"), AttentionVariant(128, 4, "int8"),
+    AttentionVariant(256, 2, bounded=True), AttentionVariant(256, 2, "fp8", bounded=True),
+    AttentionVariant(256, 2, "int8", bounded=True),
+    AttentionVariant(128, 8, bounded=True), AttentionVariant(128, 4, page=32), AttentionVariant(128, 4, page=64),
+    AttentionVariant(128, 4, "fp16", kind="fp16"), AttentionVariant(128, 4, "int8", kind="fp16"),
 )  # fmt: skip
 
 
 def _attention() -> Iterator[Variant]:
-    for dim, group, cache in ATTENTION:
-        kind = CACHES[cache]
+    for one in ATTENTION:
+        kind, model, narrow = KINDS[one.cache], KINDS[one.kind], one.cache in ("fp8", "int8")
+        dim, group = one.dim, one.group
         shared = {
-            "query": "*bf16", "keys": kind, "values": kind, "key_scales": "*fp32", "value_scales": "*fp32",
+            "query": model, "keys": kind, "values": kind, "key_scales": "*fp32", "value_scales": "*fp32",
             "tables": "*i32",
         }  # fmt: skip
         scalars = {"scale": "fp32", "softcap": "fp32", "window": "i32", "table_width": "i32"}
         constants = {
-            "KV_HEADS": 8, "GROUP": group, "DIM": dim, "DIM_BLOCK": launch.power_of_two(dim), "PAGE": 16,
-            "WINDOW": dim == 256, "SOFTCAP": dim == 256, "NARROW": cache != "bf16", "PRECISION": "tf32",
+            "KV_HEADS": 8, "GROUP": group, "DIM": dim, "DIM_BLOCK": launch.power_of_two(dim), "PAGE": one.page,
+            "WINDOW": one.bounded, "SOFTCAP": one.bounded, "NARROW": narrow, "PRECISION": "tf32",
         }  # fmt: skip
-        block, stages, warps = attention_decode.pipeline(dim, cache != "bf16")
+        block, stages, warps = attention_decode.pipeline(dim, narrow)
         yield Variant(
-            f"decode {dim} {cache}", attention_decode.decode_kernel,
+            f"decode {one.name}", attention_decode.decode_kernel,
             shared | {"lengths": "*i32", "partial": "*fp32", "weights": "*fp32"} | scalars | {"parts": "i32"},
             constants | {"GROUP_BLOCK": attention_decode.LEAST_ROWS, "SPLIT": attention_decode.SPLIT, "BLOCK": block},
             num_warps=warps, num_stages=stages,
         )  # fmt: skip
         rows = attention_prefill.tile_queries(8 * group, 8, dim) * group
-        block, stages, warps = attention_prefill.pipeline(dim, cache != "bf16")
+        block, stages, warps = attention_prefill.pipeline(dim, narrow)
         yield Variant(
-            f"prefill {dim} {cache}", attention_prefill.prefill_kernel,
-            shared | {"tiles": "*i32", "out": "*bf16"} | scalars,
+            f"prefill {one.name}", attention_prefill.prefill_kernel,
+            shared | {"tiles": "*i32", "out": model} | scalars,
             constants | {"GROUP_BLOCK": group, "ROWS": rows, "BLOCK": block},
             num_warps=warps, num_stages=stages,
         )  # fmt: skip
@@ -155,8 +181,13 @@ def _linear() -> Iterator[Variant]:
             "x": "*bf16", "words": "*i32", "scales": "*bf16", "zeros": "*bf16", "bias": "*bf16",
             "out": "*bf16" if splits == 1 else "*fp32",
         }  # fmt: skip
-        constants = common | {"GROUP": 128, "BLOCK_OUT": linear_w4a16.BLOCK_OUT}
-        yield Variant(f"w4a16 {rows}", linear_w4a16.w4a16_kernel, pointers | shared, constants, 4, 3, ("outputs",))
+        for group in (32, 128, 4096):
+            constants = common | {"GROUP": group, "BLOCK_OUT": linear_w4a16.BLOCK_OUT}
+            for scales in ("*bf16", "*fp16"):
+                kinds = pointers | shared | {"scales": scales, "zeros": scales}
+                name = f"w4a16 {rows} by {group} {scales[1:]}"
+                stages = linear_w4a16.stages(4096, group)
+                yield Variant(name, linear_w4a16.w4a16_kernel, kinds, constants, 4, stages, ("outputs",))
     invariant = linear_invariant
     for name, outputs, apart in (("few", 4096, True), ("many", 4096, False), ("wide", 28672, False)):
         yield Variant(
@@ -229,6 +260,11 @@ def _sampling() -> Iterator[Variant]:
     yield Variant(
         "sample choose", sample.choose_kernel,
         {"scores": "*fp32", "places": "*i32", "tokens": "*i64", "parts": "i32"}, {"BLOCK": 64}, 1,
+    )  # fmt: skip
+    yield Variant(
+        "penalize", penalties.penalize_kernel,
+        {"logits": "*fp32", "places": "*i64", "strengths": "*fp32", "vocab_size": "i32"},
+        {"BLOCK": penalties.BLOCK}, 4, 3, ("vocab_size",),
     )  # fmt: skip
     yield Variant(
         "vocab embedding", vocab_embedding.vocab_embedding_kernel,

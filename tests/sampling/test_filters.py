@@ -15,8 +15,9 @@ from transformers import (
 )
 
 from headway.core.sampling import SamplingParams
+from headway.kernels.penalties import penalize
 from headway.worker.sampling.filters import least_kept
-from headway.worker.sampling.penalties import PenaltyCounts, penalize
+from headway.worker.sampling.penalties import PenaltyCounts
 
 VOCAB = 300
 
@@ -71,7 +72,7 @@ def test_repetition_penalty(penalty: float) -> None:
     counts = PenaltyCounts(VOCAB, torch.device("cpu"))
     counts.count(tokens[0].numpy(), 3)
     found = logits.clone()
-    penalize(found, [counts], [SamplingParams(repetition_penalty=penalty)])
+    penalize(found, [counts.penalty(0, SamplingParams(repetition_penalty=penalty))])
     torch.testing.assert_close(found, expected)
 
 
@@ -80,6 +81,6 @@ def test_presence_and_frequency_count_output_only() -> None:
     counts.count(torch.tensor([1, 2, 2, 3, 3, 3]).numpy(), 3)  # prompt 1 2 2, output 3 3 3
     counts.count(torch.tensor([4]).numpy(), 0)
     logits = torch.zeros(1, VOCAB)
-    penalize(logits, [counts], [SamplingParams(presence_penalty=0.5, frequency_penalty=0.25)])
+    penalize(logits, [counts.penalty(0, SamplingParams(presence_penalty=0.5, frequency_penalty=0.25))])
     changed = {token: float(value) for token, value in enumerate(logits[0]) if value}
     assert changed == {3: -0.5 - 3 * 0.25, 4: -0.5 - 0.25}

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ...kernels.launch import moved
 from ..plan import PlaceLogprobs, RowWork, StepPlan
 from ..sampling.logprobs import Logprobs, likeliest, logprobs_of
 from .rows import Rows
@@ -62,7 +63,10 @@ class Scoring:
     def keep(self, logits: Tensor, rows: Sequence[int]) -> Kept | None:
         """The logits of those of the sampled `rows` that want log probabilities, before sampling changes them."""
         asked = [index for index, row in enumerate(rows) if row in self._output] if self._output else []
-        return Kept(logits[asked], asked, [self._output[rows[index]] for index in asked]) if asked else None
+        if not asked:
+            return None
+        own = logits.index_select(0, moved(torch.tensor(asked), logits.device))
+        return Kept(own, asked, [self._output[rows[index]] for index in asked])
 
 
 class Kept(NamedTuple):
@@ -80,9 +84,7 @@ class Kept(NamedTuple):
     def send(self, rows: Sequence[int], tokens: Tensor, outgoing: Outgoing) -> Callable[[list[int]], RowLogprobs]:
         """The same of tokens that are still on the device, [samples] int64: what `score` would return, once `outgoing`
         has come and the tokens are known."""
-        own = (
-            tokens[torch.tensor(self.indices)].clamp(min=0) if len(self.indices) < len(tokens) else tokens.clamp(min=0)
-        )
+        own = tokens.index_select(0, moved(torch.tensor(self.indices), tokens.device)).clamp(min=0)
         ids, values = (outgoing.add(part) for part in likeliest(self.logits, own, max(self.tops)))
 
         def scored(known: list[int]) -> RowLogprobs:

@@ -9,6 +9,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from ...kernels.launch import moved
+
 BITS = 32
 
 Packed = npt.NDArray[np.uint8]
@@ -35,7 +37,7 @@ def apply_masks(logits: Tensor, rows: Sequence[int], masks: Sequence[bytes]) -> 
     if list(rows) == list(range(len(logits))):
         logits.masked_fill_(banned, -torch.inf)
     else:
-        index = torch.tensor(rows, device=logits.device)
+        index = moved(torch.tensor(rows), logits.device)
         logits.index_copy_(0, index, logits.index_select(0, index).masked_fill_(banned, -torch.inf))
 
 
@@ -46,6 +48,6 @@ def _banned(packed: Packed, vocab_size: int, device: torch.device) -> Tensor:
 
 def _banned_on_device(packed: Packed, vocab_size: int, device: torch.device) -> Tensor:
     """The same; the packed form is what crosses to the device."""
-    words = torch.from_numpy(packed.copy()).to(device)
+    words = moved(torch.from_numpy(packed.copy()), device)
     lanes = torch.arange(8, device=device, dtype=torch.uint8)
     return ((words.unsqueeze(-1) >> lanes) & 1).flatten(1)[:, :vocab_size] == 0

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from ...core.constraints import TokenRules
+from ...kernels.launch import moved
 from .masks import apply_masks, mask_bytes
 
 Int64 = npt.NDArray[np.int64]
@@ -70,16 +71,16 @@ def apply_rules(logits: Tensor, rows: Sequence[int], rules: Sequence[RowRules]) 
     biased = [index for index, rule in enumerate(rules) if len(rule.biased)]
     if biased:
         at = _places([rows[index] for index in biased], [rules[index].biased for index in biased], logits.device)
-        values = torch.from_numpy(np.concatenate([rules[index].bias for index in biased])).to(logits.device)
+        values = moved(torch.from_numpy(np.concatenate([rules[index].bias for index in biased])), logits.device)
         logits.index_put_(at, values, accumulate=True)
     banned = [np.array(rule.banned(), np.int64) for rule in rules]
     if any(map(len, banned)):
-        logits.index_put_(_places(rows, banned, logits.device), logits.new_tensor(-torch.inf))
+        logits.index_put_(_places(rows, banned, logits.device), torch.full((), -torch.inf, device=logits.device))
 
 
 def _places(rows: Sequence[int], ids: list[Int64], device: torch.device) -> tuple[Tensor, Tensor]:
     at = np.stack((np.repeat(np.array(rows, np.int64), [len(part) for part in ids]), np.concatenate(ids)))
-    row, column = torch.from_numpy(at).to(device)
+    row, column = moved(torch.from_numpy(at), device)
     return row, column
 
 

@@ -17,13 +17,14 @@ from torch import Tensor
 from ...core.constraints import TokenRules
 from ...core.sampling import SamplingParams
 from ...kernels.launch import takes
+from ...kernels.penalties import penalize
 from ...kernels.sample import Draws, sample
 from ..plan import NO_RULES, NONE_ALLOWED, NOT_A_NUMBER
 from .draws import DrawTable, HostDraws, draws_of
 from .filters import least_kept, min_p_floor
 from .masks import apply_masks
 from .noise import gumbel, gumbel_for_all
-from .penalties import PenaltyCounts, penalize
+from .penalties import PenaltyCounts
 from .rules import RowRules, apply_rules
 
 Int64 = npt.NDArray[np.int64]
@@ -118,8 +119,8 @@ class Sampler:
     ) -> Tensor:
         """As `sample`, greedy rows and others in the same launches, and the tokens stay where they are: [rows] int64.
         The host waits for nothing."""
-        self._constrain(logits, rows, masks)
         logits = logits.contiguous()
+        self._constrain(logits, rows, masks)
         return _with_failures(sample(logits, draws, filtered=filtered), logits.amax(-1))
 
     def _constrain(self, logits: Tensor, rows: list[int], masks: Sequence[tuple[int, bytes]]) -> None:
@@ -129,12 +130,9 @@ class Sampler:
         if self._rules:
             ruled = [index for index, row in enumerate(rows) if row in self._rules]
             apply_rules(logits, ruled, [self._rules[rows[index]] for index in ruled])
-        penalized = [index for index, row in enumerate(rows) if row in self._counts] if self._counts else []
-        if penalized:
-            part = logits[penalized]
-            own = [rows[index] for index in penalized]
-            penalize(part, [self._counts[row] for row in own], [self._params[row] for row in own])
-            logits[penalized] = part
+        if self._counts:
+            counted = [(index, row) for index, row in enumerate(rows) if row in self._counts]
+            penalize(logits, [self._counts[row].penalty(index, self._params[row]) for index, row in counted])
 
     def _draw(self, logits: Tensor, rows: list[int], positions: list[int]) -> list[int]:
         """Draws for rows that are not greedy."""

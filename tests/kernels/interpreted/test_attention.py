@@ -58,7 +58,7 @@ def close(found: Tensor, wanted: Tensor, dtype: torch.dtype) -> None:
 shapes = st.tuples(
     st.sampled_from([16, 32, 64]),  # page size
     st.sampled_from([(1, 1), (4, 2), (3, 1), (8, 1)]),  # heads, KV heads
-    st.sampled_from([32, 64, 96]),  # head_dim
+    st.sampled_from([32, 64, 96, 128, 256]),  # head_dim
     st.sampled_from([0, 1, 20, 64]),  # window
     st.sampled_from([0.0, 5.0]),  # softcap
     st.sampled_from(

@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from headway.kernels.penalties import Penalty, penalize
 from headway.kernels.sample import Draws, gumbel, sample, sample_reference
 
 
@@ -22,7 +23,7 @@ def draws(rows: int, temperature: float, top_k: int, top_p: float, min_p: float,
     )  # fmt: skip
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(
     st.sampled_from([5, 300, 1500]),
     st.sampled_from([0.0, 0.5, 1.0, 3.0]),
@@ -56,6 +57,31 @@ def test_each_row_by_its_own_rules() -> None:
     for row in range(4):
         own = Draws(*(part[row : row + 1] for part in how))
         assert torch.equal(sample(logits[row : row + 1].contiguous(), own, filtered=True), together[row : row + 1])
+
+
+@settings(max_examples=10, deadline=None)
+@given(
+    st.sampled_from([1, 5, 1500]),
+    st.sampled_from([1.0, 1.3, 0.5]),
+    st.sampled_from([0.0, 0.7, -2.0]),
+    st.sampled_from([0.0, 1.5, -0.5]),
+    st.integers(0, 2**31),
+)
+def test_penalties(vocab: int, repetition: float, frequency: float, presence: float, seed: int) -> None:
+    """Of some of the rows, whose counts lie anywhere."""
+    torch.manual_seed(seed)
+    logits, output = torch.randn(4, vocab), torch.randint(0, 3, (2, vocab)).float()
+    seen = torch.rand(2, vocab) < 0.5
+    penalties = [
+        Penalty(3, seen[0], output[0], repetition, frequency, presence), Penalty(1, seen[1], output[1], 1.0, 0.0, 0.0)
+    ]  # fmt: skip
+    own = logits[3]
+    wanted = torch.where(seen[0], torch.where(own > 0, own / repetition, own * repetition), own)
+    wanted = wanted - output[0] * frequency - (output[0] > 0) * presence
+    found = logits.clone()
+    penalize(found, penalties)
+    torch.testing.assert_close(found[3], wanted)
+    assert torch.equal(found[:3], logits[:3])
 
 
 @pytest.mark.parametrize("vocab", [3, 4099])

@@ -12,19 +12,26 @@ sys.path.insert(0, str(Path(__file__).parents[2] / "model" / "support"))
 
 from rank_group import RankGroup
 from script import Script
-from tiny_llamas import SHAPES, Oracle, write_llama
+from tiny_llamas import Oracle
 from tiny_models import LOGITS_TOLERANCE, MODELS, write_model
+from tiny_quantized import write_quantized
 
 from headway.core.specs import EngineSpec
 from headway.kernels.launch import INTERPRETED
 
 
-# Shared KV heads; windows and capped scores; norms of each head, windows and two ropes; a part of each head that turns;
-# experts.
-@pytest.mark.parametrize("name", ["gqa-tied", "gemma2", "gemma3", "phi3-long", "qwen3-moe"])
+LAYERS = {"gemma3": 6}  # the sixth is the first without a window
+
+
+# Weights of four bits; windows and capped scores; norms of each head, windows and two ropes; a part of each head that
+# turns; experts.
+@pytest.mark.parametrize("name", ["gptq", "gemma2", "gemma3", "phi3-long", "qwen3-moe"])
 def test_greedy_tokens(name: str, tmp_path: Path) -> None:
     assert INTERPRETED
-    model = write_model(tmp_path, name) if name in MODELS else write_llama(tmp_path, seed=1, **SHAPES[name])
+    if name in MODELS:
+        model = oracle = write_model(tmp_path, name, num_hidden_layers=LAYERS.get(name, 2))
+    else:
+        model, oracle = write_quantized(tmp_path, name)
     group = RankGroup(1, 1)
     group.load(model, engine=EngineSpec(page_size=8, max_context_tokens=32))  # where LongRoPE is short for transformers
     script = Script(group)
@@ -33,6 +40,6 @@ def test_greedy_tokens(name: str, tmp_path: Path) -> None:
         script.add(index, draw.integers(5, 128, size).tolist())
     script.finish(4, chunk=13)
     for row in script.rows.values():
-        expected = Oracle(model).logits(row.tokens).numpy()[row.prompt - 1 : -1]
+        expected = Oracle(oracle).logits(row.tokens).numpy()[row.prompt - 1 : -1]
         assert row.output == expected.argmax(-1).tolist()
         np.testing.assert_allclose(np.stack(row.logits), expected, atol=LOGITS_TOLERANCE, rtol=LOGITS_TOLERANCE)
