@@ -19,7 +19,6 @@ from tiny_quantized import write_quantized
 from headway.core.specs import EngineSpec
 from headway.kernels.launch import INTERPRETED
 
-
 LAYERS = {"gemma3": 6}  # the sixth is the first without a window
 
 
