@@ -41,7 +41,7 @@ def tiled_product(x: Tensor, weight: Tensor) -> Tensor:
     outputs. Returns [rows, outputs]."""
     if x.shape[0] <= CPU_ROWS:
         return _one_tile(x, weight)
-    return torch.cat([_one_tile(tile, weight) for tile in x.split(CPU_ROWS)])
+    return torch.cat([_one_tile(tile, weight) for tile in torch.split(x, CPU_ROWS)])
 
 
 def _one_tile(x: Tensor, weight: Tensor) -> Tensor:

@@ -8,7 +8,8 @@ from ...core.sampling import SamplingParams
 
 
 class ModelInfo(msgspec.Struct, frozen=True, kw_only=True):
-    """The model as this group serves it. `kv_bytes_per_page` is one rank's; `dtype` and `device` are torch's names."""
+    """The model as this group serves it. `kv_bytes_per_page` is one rank's; `dtype` and `device` are torch's names.
+    `batch_invariant` says what the mode of that name came to."""
 
     revision: str
     architecture: str
@@ -22,3 +23,4 @@ class ModelInfo(msgspec.Struct, frozen=True, kw_only=True):
     page_size: int
     dtype: str
     device: str
+    batch_invariant: bool

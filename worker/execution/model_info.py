@@ -19,6 +19,7 @@ from ..model.split import split_model
 from ..parallel.topology import Topology
 from .dtype import dtype_name
 from .info import ModelInfo
+from .invariance import is_batch_invariant
 from .kv_cache import choose_kv_dtype, kv_bytes_per_page, kv_variant
 
 
@@ -57,6 +58,7 @@ def read_model_info(path: Path, spec: GroupSpec, place: Topology | None = None) 
         page_size=engine.page_size,
         dtype=name,
         device=spec.device,
+        batch_invariant=is_batch_invariant(spec, config, dtype),
     )
 
 

@@ -29,7 +29,6 @@ from .batch import build_inputs
 from .device_steps import DeviceSteps
 from .graphs import DecodeGraphs
 from .info import ModelInfo
-from .invariance import is_batch_invariant
 from .kv_cache import allocate_cache, choose_kv_dtype
 from .last_tokens import LastTokens
 from .launched import Finished, Launched
@@ -65,7 +64,7 @@ class Runner:
         self.info: ModelInfo = read_model_info(path, spec, comm.place)
         self.config = read_config(path).served(self.info.max_context_tokens)
         self.dtype = choose_dtype(self.config, spec.device, spec.dtype)
-        self.invariant = is_batch_invariant(spec, self.config, self.dtype)
+        self.invariant = self.info.batch_invariant
         if self.invariant:
             comm.order_sums()
         with torch.inference_mode():

@@ -215,7 +215,7 @@ class WorkerGroup:
             pipeline_parallel=spec.pp,
             eos_token_ids=info.eos_token_ids,
             default_sampling=sampling_to_proto(info.default_sampling),
-            device=f"{info.device}, {info.dtype}",
+            device=f"{info.device}, {info.dtype}{', batch-invariant' if info.batch_invariant else ''}",
             max_sequences=limits.max_sequences,
             max_waiting=limits.max_waiting,
             embedding_size=info.hidden_size,
