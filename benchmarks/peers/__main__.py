@@ -12,8 +12,8 @@ from __future__ import annotations
 import argparse
 import os
 import platform
-import sys
 import time
+import traceback
 from collections.abc import Callable, Coroutine, Iterator
 from functools import partial
 from pathlib import Path
@@ -96,8 +96,8 @@ def measure(turn: Turn, options: argparse.Namespace, until: float) -> Iterator[R
                 late = time.monotonic() > until
                 found, why = (None, "left out: no time was left") if late else (uvloop.run(begin()), "")
                 yield Result(turn.model, name, turn.server, on.dtype, found, why)
-    except RuntimeError as error:
-        print(error, file=sys.stderr)
+    except Exception:
+        traceback.print_exc()
         yield Result(*what, None, "failed")
 
 
