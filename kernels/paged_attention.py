@@ -155,7 +155,7 @@ def plan_attention(
 
     rows: NativeRows | None = None
     if native_type(device, dtype):
-        described = np.stack((np.cumsum(counts) - counts, counts, lengths), -1).astype(np.int32)
+        described = np.array((np.cumsum(counts) - counts, counts, lengths), np.int32).T.copy()
         rows = NativeRows(
             block_tables.contiguous(), torch.from_numpy(described), int(counts.sum()), page_size, window or 0
         )

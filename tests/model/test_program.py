@@ -153,10 +153,11 @@ def test_what_is_none_is_refused_before_anything_is_written(both: Callable[[str,
     script = both("gqa-tied", "float32").begin()
     script.add(0, list(range(2, 12)))
     script.turn({0: 10})
+    script.turn({0: 1})
     runner = both("gqa-tied", "float32").runners[0]
     program = runner.program
     assert program is not None
-    inputs, _ = build_inputs(runner.rows, [RowWork(0, 9, 1, True, [])], [], (None,), runner.device, runner.dtype)
+    inputs, _ = build_inputs(runner.rows, [RowWork(0, 10, 1, True, [])], [], (None,), runner.device, runner.dtype)
     rows = inputs.attention[None].native
     assert rows is not None
     before = [cache.keys.clone() for cache in runner.caches]

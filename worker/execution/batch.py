@@ -46,24 +46,21 @@ def build_inputs(
 
     Also returns `carried` as tensors on the device: they come along in the step's one copy.
     """
-    items = sorted(work, key=_by_length)
-    row = np.array([item.row for item in items], np.int64)
-    computed = np.array([item.computed for item in items], np.int64)
-    counts = np.array([item.count for item in items], np.int64)
-    ends = np.cumsum(counts)
+    order = rows.work.ordered()
+    row, computed, counts = rows.work.row[order], rows.work.computed[order], rows.work.count[order]
+    ends: Int64 = np.cumsum(counts)
 
     owner = np.repeat(row, counts)
     positions = np.arange(ends[-1]) + np.repeat(computed - (ends - counts), counts)
     token_ids = rows.tokens[owner, positions].astype(np.int64)
-    pages = rows.tables[owner, positions // rows.page_size].astype(np.int64)
-    slots = pages * rows.page_size + positions % rows.page_size
+    page, offset = np.divmod(positions, rows.page_size)
+    slots = rows.tables[owner, page].astype(np.int64) * rows.page_size + offset
 
-    last_token = dict(zip(row.tolist(), (ends - 1).tolist(), strict=True))
-    sampled = [last_token[item.row] for item in work if item.sample]
-    offset = dict(zip(row.tolist(), (ends - counts - computed).tolist(), strict=True)) if places else {}
-    firsts = [(offset[place.row] + place.first, place.length) for place in places]
-    firsts += [(last_token[part.row] + 1 - part.length, part.length) for part in pooled_parts(rows, work)]
-    wanted = np.concatenate((np.array(sampled, np.int64), *(np.arange(at, at + length) for at, length in firsts)))
+    last_token = np.empty(len(ends), np.int64)
+    last_token[order] = ends - 1
+    wanted = last_token[rows.work.sample]
+    if places or rows.pooling:
+        wanted = np.concatenate((wanted, *_others(rows, work, last_token, places)))
 
     if segments is not None:
         segments.begin(rows.adapters[owner], wanted)
@@ -103,7 +100,7 @@ def _attention(
     def plan(window: int | None) -> AttentionBatch:
         if window not in plans:
             plans[window] = plan_attention(
-                counts.tolist(), lengths.tolist(), tables, rows.page_size,
+                counts, lengths, tables, rows.page_size,
                 device=device, dtype=dtype, window=window, invariant=invariant,
             )  # fmt: skip
         return plans[window]
@@ -111,5 +108,9 @@ def _attention(
     return {window: plan(None if window is not None and window >= longest else window) for window in windows}
 
 
-def _by_length(item: RowWork) -> tuple[bool, int]:
-    return item.count > 1, item.computed + item.count
+def _others(rows: Rows, work: Sequence[RowWork], last_token: Int64, places: Sequence[Places]) -> list[Int64]:
+    """Flat tokens that are wanted beside those of sampled rows."""
+    last = {item.row: (at, item.computed + item.count) for item, at in zip(work, last_token.tolist(), strict=True)}
+    firsts = [(last[place.row][0] + 1 - last[place.row][1] + place.first, place.length) for place in places]
+    firsts += [(last[part.row][0] + 1 - part.length, part.length) for part in pooled_parts(rows, work)]
+    return [np.arange(at, at + length) for at, length in firsts]

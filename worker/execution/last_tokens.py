@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import msgspec
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -28,7 +29,7 @@ class LastTokens:
 
     def note_now(self, rows: Sequence[int], tokens: Sequence[int]) -> None:
         """The same, of tokens that the host has, on CPU."""
-        self.ids.numpy()[list(rows)] = [max(token, 0) for token in tokens]
+        self.ids.numpy()[list(rows)] = np.maximum(tokens, 0)
 
     def share(self) -> None:
         """Tells every rank of the stage; all of them have to call. Nothing is asked of the device."""

@@ -89,6 +89,7 @@ class Program:
     def __init__(self, model: Decoder[Any], caches: Sequence[LayerCache]) -> None:
         self._model = model
         self._caches = caches
+        self._room = torch.empty((0, model.config.vocab_size), dtype=torch.float32)
         config, comm, first = model.config, model.comm, model.layers[0]
         attention: Attention = first.attention
         pages, page_size, _, _ = caches[0].keys.shape
@@ -114,7 +115,8 @@ class Program:
 
     def run(self, inputs: StepInputs, sampled: int) -> tuple[Tensor | None, Tensor | None]:
         """What `Decoder.forward` returns, and `Decoder.logits` of the first `sampled` of the wanted tokens where there
-        are any. Raises IndexError for pages, slots or tokens that are none, before anything is written; RankLost."""
+        are any, which are good until the next step. Raises IndexError for pages, slots or tokens that are none, before
+        anything is written; RankLost."""
         comm, hidden_size, dtype = self._model.comm, self._model.config.hidden_size, self._model.dtype
         place, tokens, wanted = comm.place, inputs.tokens, inputs.wanted.shape[0]
         stream = hidden = logits = None
@@ -125,13 +127,19 @@ class Program:
         if place.is_last_stage and wanted:
             hidden = torch.empty((wanted, hidden_size), dtype=dtype)
             if place.is_sampler and sampled:
-                logits = torch.empty((sampled, self._model.config.vocab_size), dtype=torch.float32)
+                logits = self._logits(sampled)
         lost = self._call(inputs, stream, hidden, logits, sampled)
         comm.expect_all(lost)
         if not place.is_last_stage:
             assert stream is not None
             comm.send(stream)
         return hidden, logits
+
+    def _logits(self, rows: int) -> Tensor:
+        """Memory for them, the same in each step: the kernel gives fresh memory page by page, as it is touched."""
+        if self._room.shape[0] < rows:
+            self._room = torch.empty((rows, self._model.config.vocab_size), dtype=torch.float32)
+        return self._room[:rows]
 
     def _call(
         self, inputs: StepInputs, stream: Tensor | None, hidden: Tensor | None, logits: Tensor | None, sampled: int

@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from ..plan import NO_ADAPTER, RowAdded, RowWork, StepPlan
+from ..plan import NO_ADAPTER, RowAdded, StepPlan
+from .step_work import Int64, StepWork, step_work
 
 Int32 = npt.NDArray[np.int32]
 MINIMUM_ROWS = 16
@@ -20,6 +21,7 @@ class Rows:
 
     tokens: [rows, capacity] int32, known[row] of them; tables: [rows, width] int32, pages[row] of them.
     adapters: [rows] int32, the slot of each row's adapter. pooling: of the rows that are there for an embedding.
+    work: of the plan that was applied last.
     """
 
     def __init__(self, page_size: int, total_pages: int, vocab_size: int) -> None:
@@ -33,6 +35,7 @@ class Rows:
         self.adapters: Int32 = np.full(MINIMUM_ROWS, NO_ADAPTER, np.int32)
         self.live: npt.NDArray[np.bool_] = np.zeros(MINIMUM_ROWS, np.bool_)
         self.pooling: dict[int, int] = {}
+        self.work = step_work(())
 
     def apply(self, plan: StepPlan) -> None:
         """All of the plan's diffs, in the order that the plan promises. Raises PlanError."""
@@ -42,10 +45,13 @@ class Rows:
             self.pooling.pop(row, None)
         for added in plan.added:
             self._add(added)
-        for row, token in plan.appended:
-            self._append(row, token)
+        if plan.appended:
+            self._append(plan.appended)
         for work in plan.work:
-            self._extend(work)
+            if work.new_pages:
+                self._take_pages(work.row, work.new_pages)
+        self.work = step_work(plan.work)
+        self._check(self.work)
 
     def _expect(self, row: int) -> None:
         if not 0 <= row < len(self.live) or not self.live[row]:
@@ -69,30 +75,51 @@ class Rows:
         if added.pooling:
             self.pooling[row] = added.pooling
 
-    def _append(self, row: int, token: int) -> None:
-        self._expect(row)
-        known = int(self.known[row])
-        if known == self.tokens.shape[1]:
-            self._grow(row + 1, known + 1, 0)
-        self.tokens[row, known] = token
-        self.known[row] = known + 1
+    def _append(self, appended: list[tuple[int, int]]) -> None:
+        """Tokens that rows go on with."""
+        if len(dict(appended)) < len(appended):  # some rows with several
+            for pair in appended:
+                self._append([pair])
+            return
+        rows, tokens = np.array(appended, np.int64).T
+        self._expect_all(rows)
+        known = self.known[rows]
+        if (longest := int(known.max())) == self.tokens.shape[1]:
+            self._grow(0, longest + 1, 0)
+        self.tokens[rows, known] = tokens
+        self.known[rows] = known + 1
 
-    def _extend(self, work: RowWork) -> None:
-        row, end = work.row, work.computed + work.count
+    def _take_pages(self, row: int, pages: list[int]) -> None:
         self._expect(row)
-        if work.new_pages:
-            self._check_pages(row, work.new_pages)
-            held = int(self.pages[row])
-            self._grow(row + 1, 0, held + len(work.new_pages))
-            self.tables[row, held : held + len(work.new_pages)] = work.new_pages
-            self.pages[row] = held + len(work.new_pages)
-        known, held = int(self.known[row]), int(self.pages[row])
-        if work.count < 1 or end > known or work.sample != (end == known and row not in self.pooling):
+        self._check_pages(row, pages)
+        held = int(self.pages[row])
+        self._grow(row + 1, 0, held + len(pages))
+        self.tables[row, held : held + len(pages)] = pages
+        self.pages[row] = held + len(pages)
+
+    def _check(self, work: StepWork) -> None:
+        if not len(work.row):
+            return
+        self._expect_all(work.row)
+        known, held, end = self.known[work.row], self.pages[work.row], work.end
+        sampling = end == known
+        if self.pooling:
+            sampling &= ~np.isin(work.row, list(self.pooling))
+        wrong = (work.count < 1) | (end > known) | (work.sample != sampling)
+        if wrong.any():
+            at = int(wrong.argmax())
             raise PlanError(
-                f"row {row}: work on [{work.computed}, {end}), sample {work.sample}, but {known} tokens known"
+                f"row {work.row[at]}: work on [{work.computed[at]}, {end[at]}), sample {work.sample[at]}, "
+                f"but {known[at]} tokens known"
             )
-        if end > held * self.page_size:
-            raise PlanError(f"row {row}: {end} tokens do not fit {held} pages of {self.page_size}")
+        if (outside := end > held * self.page_size).any():
+            at = int(outside.argmax())
+            raise PlanError(f"row {work.row[at]}: {end[at]} tokens do not fit {held[at]} pages of {self.page_size}")
+
+    def _expect_all(self, rows: Int64) -> None:
+        if int(rows.min()) < 0 or int(rows.max()) >= len(self.live) or not self.live[rows].all():
+            for row in rows.tolist():
+                self._expect(row)
 
     def _check_pages(self, row: int, pages: list[int]) -> None:
         if pages and not 0 <= min(pages) <= max(pages) < self.total_pages:

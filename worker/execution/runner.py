@@ -20,7 +20,7 @@ from ..adapters.rank import RankAdapters
 from ..model.inputs import LayerCache, StepInputs
 from ..model.registry import load_model, read_config
 from ..parallel.communicator import Communicator
-from ..plan import SAMPLED, RowWork, StepPlan, StepResult
+from ..plan import SAMPLED, StepPlan, StepResult
 from ..sampling.sampler import Sampler
 from ..tiers.counts import PageCounts
 from ..tiers.rank import RankTiers
@@ -200,13 +200,13 @@ class Runner:
             invariant=self.invariant,
         )
         start = time.perf_counter()
-        sampled = [item for item in plan.work if item.sample]
-        hidden, logits = self._compute(inputs, len(sampled))
+        sampled = int(self.rows.work.sample.sum())
+        hidden, logits = self._compute(inputs, sampled)
         seconds = time.perf_counter() - start
-        scored, pooled = self.prompts(hidden, len(sampled), places, plan)
+        scored, pooled = self.prompts(hidden, sampled, places, plan)
         if self.sampler is None:
             return None
-        tokens, logprobs = ([], []) if logits is None else self._sample(self.sampler, logits, sampled, plan)
+        tokens, logprobs = ([], []) if logits is None else self._sample(self.sampler, logits, plan)
         return StepResult(plan.step, tokens, seconds, logprobs, scored, pooled)
 
     def _compute(self, inputs: StepInputs, sampled: int) -> tuple[Tensor | None, Tensor | None]:
@@ -222,17 +222,18 @@ class Runner:
         """What the hidden states after the first `start` give: log probabilities at `places`, then embeddings."""
         if hidden is None:
             return [], []
+        if not places and not self.rows.pooling:
+            return [], []
         end = start + sum(place.length for place in places)
         scored = score_prompts(self.model.logits, hidden[start:end], places, self.rows) if places else []
         parts = pooled_parts(self.rows, plan.work) if self.sampler is not None else []
         return scored, self.pooler.take(parts, hidden[end:]) if parts else []
 
-    def _sample(
-        self, sampler: Sampler, logits: Tensor, sampled: list[RowWork], plan: StepPlan
-    ) -> tuple[list[int], RowLogprobs]:
-        rows = [item.row for item in sampled]
+    def _sample(self, sampler: Sampler, logits: Tensor, plan: StepPlan) -> tuple[list[int], RowLogprobs]:
+        work = self.rows.work
+        rows, positions = work.row[work.sample].tolist(), work.end[work.sample].tolist()
         kept = self.scoring.keep(logits, rows)
-        tokens = sampler.sample(logits, rows, [item.computed + item.count for item in sampled], plan.masks)
+        tokens = sampler.sample(logits, rows, positions, plan.masks)
         self.last.note_now(rows, tokens)
         return tokens, [] if kept is None else kept.score(rows, tokens)
 
@@ -251,7 +252,7 @@ class Runner:
         for added in plan.added:
             tokens = np.frombuffer(added.tokens, "<u4").astype(np.int64)
             sampler.add(added.row, added.sampling, tokens, added.prompt_tokens, added.sequence, added.rules)
-        for row, token in plan.appended:
+        for row, token in plan.appended if sampler.looks_back else ():
             if token == SAMPLED:
                 sampler.append_drawn(row, self.last.ids[row : row + 1])
             else:

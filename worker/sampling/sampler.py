@@ -42,6 +42,12 @@ class Sampler:
         self._table = DrawTable()
         self._counts: dict[int, PenaltyCounts] = {}
         self._rules: dict[int, RowRules] = {}
+        self._drawing: set[int] = set()  # rows that are not greedy
+
+    @property
+    def looks_back(self) -> bool:
+        """Whether any row's next token depends on its output so far: else nobody need tell of it."""
+        return bool(self._counts or self._rules)
 
     def add(
         self,
@@ -56,6 +62,8 @@ class Sampler:
         self._params[row] = params
         self._sequences[row] = sequence
         self._table.set(row, params, sequence)
+        if not params.greedy:
+            self._drawing.add(row)
         if rules:
             self._rules[row] = RowRules(rules, self.vocab_size, tokens[prompt_tokens:])
         if params.penalized:
@@ -83,6 +91,7 @@ class Sampler:
         del self._params[row], self._sequences[row]
         self._counts.pop(row, None)
         self._rules.pop(row, None)
+        self._drawing.discard(row)
 
     def sample(
         self, logits: Tensor, rows: list[int], positions: list[int], masks: Sequence[tuple[int, bytes]] = ()
@@ -98,12 +107,10 @@ class Sampler:
             chosen: list[int] = self.choose(logits, rows, moved, filtered=draws.filtered, masks=masks).tolist()
             return chosen
         self._constrain(logits, rows, masks)
-        params = [self._params[row] for row in rows]
-        drawn = [index for index, row in enumerate(params) if not row.greedy]
+        drawn = [index for index, row in enumerate(rows) if row in self._drawing] if self._drawing else []
         if len(drawn) == len(rows):
             return self._draw(logits, rows, positions)
-        likeliest = _argmax(logits)
-        tokens = _checked(likeliest, _at(logits, likeliest))
+        tokens = _likeliest(logits)
         if drawn:
             chosen = self._draw(logits[drawn], [rows[index] for index in drawn], [positions[index] for index in drawn])
             for index, token in zip(drawn, chosen, strict=True):
@@ -197,8 +204,15 @@ def _with_failures(tokens: Tensor, best: Tensor) -> Tensor:
     return torch.where(best.isfinite(), tokens, torch.where(best == -torch.inf, NONE_ALLOWED, NOT_A_NUMBER))
 
 
-def _at(scores: Tensor, tokens: Tensor) -> Tensor:
-    """The score of one token in each row."""
-    if scores.device.type == "cpu":
-        return torch.from_numpy(scores.numpy()[np.arange(len(scores)), tokens.numpy()])
-    return scores.gather(-1, tokens.unsqueeze(-1)).squeeze(-1)
+def _likeliest(logits: Tensor) -> list[int]:
+    """The likeliest token of each row, or why there is none."""
+    if logits.device.type == "cpu":
+        scores = logits.numpy()
+        places = scores.argmax(-1)
+        best = scores[np.arange(len(scores)), places]
+        if np.isfinite(best).all():
+            chosen: list[int] = places.tolist()
+            return chosen
+        return _checked(torch.from_numpy(places), torch.from_numpy(best))
+    tokens = logits.argmax(-1)
+    return _checked(tokens, logits.gather(-1, tokens.unsqueeze(-1)).squeeze(-1))
