@@ -5,15 +5,20 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pytest
 import torch
-from rank_group import Rank, RankGroup
+from captured import ENGINE, PAGES_A_ROW, ROWS, WAYS, capture_all, decode
+from rank_group import Rank, RankGroup, spec_for
 from script import Script
 from tiny_llamas import Oracle
 from tiny_models import MODELS
 
+from headway.worker.execution.profile import step_bytes
+from headway.worker.execution.runner import Runner
 from headway.worker.parallel.communicator import alone
+from headway.worker.plan import SAMPLED, RowAdded, RowWork, StepPlan
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")]
 
@@ -44,3 +49,53 @@ def test_half_types_stay_close(checkpoint: Callable[[str], Path], oracle: Callab
     script.finish(1)
     expected = oracle("demo").logits(row.tokens[:-1])[-1].numpy()
     assert np.abs(row.logits[0] - expected).max() < 0.25
+
+
+@pytest.mark.parametrize("name", ["gqa-tied", "gemma2", "qwen3-moe"])
+def test_captured_steps_give_the_tokens_of_plain_ones(name: str, checkpoint: Callable[[str], Path]) -> None:
+    """Replayed graphs, a step ahead of the host, beside operations launched one by one."""
+    prompts, ways = [[7] * 5, [60, 8], [99] * 30, [11, 12, 13], [44] * 9], [0, 1, 2, 0, 1]
+    turns = [[0, 1, 2], [4, 3, 2, 1, 0], [2], [0, 1, 2, 3, 4], [1, 3]] * 4
+    plain, captured = (cuda_runner(checkpoint(name), graph_mib=mib) for mib in (0, 512))
+    expected = decode(plain, prompts, ways, turns, told=True)
+    decode(captured, prompts, ways, turns[:2], told=True)
+    capture_all(captured)
+    assert captured.on_device is not None and captured.on_device.graphs is not None
+    assert len(captured.on_device.graphs.captured) == 5, "1, 2, 4, 8 and 12 rows"
+    for told in (True, False):
+        assert decode(captured, prompts, ways, turns, told=told) == expected
+
+
+def test_results_come_later(checkpoint: Callable[[str], Path]) -> None:
+    """A second step is launched on the first one's tokens before anybody has seen them."""
+    runner = cuda_runner(checkpoint("gqa-tied"), graph_mib=0)
+    first = StepPlan(
+        0, [], [RowAdded(0, np.array([5, 6, 7], "<u4").tobytes(), 3, 0, [0], WAYS[0], logprobs=3)], [],
+        [RowWork(0, 0, 3, True, [])],
+    )  # fmt: skip
+    second = StepPlan(1, [], [], [(0, SAMPLED)], [RowWork(0, 3, 1, True, [])])
+    begun = [runner.launch(plan) for plan in (first, second)]
+    results = [launched.collect() for launched in begun]
+    runner.step(StepPlan(2, [0], [], [], []))
+    told = [runner.step(first)]
+    told.append(runner.step(msgspec.structs.replace(second, appended=[(0, told[0].token_ids[0])])))
+    assert [result.token_ids for result in results] == [result.token_ids for result in told]
+    assert [result.logprobs[0][1].ids for result in results] == [result.logprobs[0][1].ids for result in told]
+    assert all(result.model_seconds > 0 for result in results)
+
+
+def test_room_is_what_the_largest_step_leaves(checkpoint: Callable[[str], Path]) -> None:
+    runner = cuda_runner(checkpoint("demo"), graph_mib=64, allocate=False)
+    taken = step_bytes(runner)
+    assert 0 < taken < 8 << 30 and not runner.caches
+    free, _ = torch.cuda.mem_get_info()
+    assert runner.suggested_pages() * runner.info.kv_bytes_per_page < free
+
+
+def cuda_runner(path: Path, *, graph_mib: int, allocate: bool = True) -> Runner:
+    engine = msgspec.structs.replace(ENGINE, graph_mib=graph_mib)
+    spec = spec_for(path, 1, 1, engine=engine, device="cuda", dtype="float32")
+    runner = Runner(spec, alone("cuda"), lambda share: None)
+    if allocate:
+        runner.allocate(ROWS * PAGES_A_ROW)
+    return runner

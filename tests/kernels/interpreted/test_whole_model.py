@@ -10,9 +10,10 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "model" / "support"))
 
+from captured import captured_runner, decode, plain_runner
 from rank_group import RankGroup
 from script import Script
-from tiny_llamas import Oracle
+from tiny_llamas import Oracle, write_llama
 from tiny_models import LOGITS_TOLERANCE, MODELS, write_model
 from tiny_quantized import write_quantized
 
@@ -42,3 +43,15 @@ def test_greedy_tokens(name: str, tmp_path: Path) -> None:
         expected = Oracle(oracle).logits(row.tokens).numpy()[row.prompt - 1 : -1]
         assert row.output == expected.argmax(-1).tolist()
         np.testing.assert_allclose(np.stack(row.logits), expected, atol=LOGITS_TOLERANCE, rtol=LOGITS_TOLERANCE)
+
+
+def test_padded_steps_by_the_kernels(tmp_path: Path) -> None:
+    """Decode steps over fixed memory, whose plan is made where the lengths lie, and tokens that stay there."""
+    model = write_llama(tmp_path, num_key_value_heads=2, num_hidden_layers=1)
+    prompts, ways, turns = [[7, 8], [60]], [0, 2], [[1, 0], [0]]
+    expected = decode(plain_runner(model), prompts, ways, turns, told=True)
+    runner = captured_runner(model)
+    graphs = runner.on_device.graphs
+    graphs._seen, graphs._line = 100, [shape for shape in graphs._line if shape.rows == 2]
+    assert decode(runner, prompts, ways, turns, told=False) == expected
+    assert runner.replayer.captures == 1 and runner.replayer.replays == 2, "both steps by that of two rows"
