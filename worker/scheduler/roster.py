@@ -75,7 +75,10 @@ class Roster:
 
     def grow(self, request: Request, count: int) -> list[int]:
         """Pages for `count` more tokens; the caller has made sure that they are there."""
-        new_pages = self.pool.take(max(0, self.pool.pages_for(request.planned + count) - len(request.pages)))
+        missing = self.pool.pages_for(request.planned + count) - len(request.pages)
+        if missing <= 0:
+            return []
+        new_pages = self.pool.take(missing)
         request.pages += new_pages
         return new_pages
 

@@ -57,10 +57,11 @@ class Shares:
         self._due.discard(request)
 
     def give(self, request: Request, count: int, new_pages: list[int]) -> None:
-        assert 0 < count <= min(self.budget, request.remaining)
+        remaining = request.remaining
+        assert 0 < count <= self.budget and count <= remaining
         self.budget -= count
         self._due.discard(request)
-        last = count == request.remaining
+        last = count == remaining
         sample, embed = last and not request.pooling, last and bool(request.pooling)
         self._shares[request] = Share(request.stays, request.row, request.planned, count, new_pages, sample, embed)
         request.planned += count
