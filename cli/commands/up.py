@@ -47,6 +47,12 @@ BatchInvariant = Annotated[
         show_default=False,
     ),
 ]
+MemoryFraction = Annotated[
+    float | None, typer.Option(help="Share of a GPU's free memory that is taken.", show_default=False)
+]
+SymmetricMemory = Annotated[
+    bool, typer.Option("--symmetric-memory", help="Sum small tensors of tensor-parallel GPUs in one shot.")
+]
 StepTimeout = Annotated[
     float | None, typer.Option(help="Seconds without progress after which a group is restarted.", show_default=False)
 ]
@@ -84,6 +90,9 @@ def up(
     watermark_pages: Limit = None,
     admission_forecast: AdmissionForecast = True,
     batch_invariant: BatchInvariant = None,
+    memory_fraction: MemoryFraction = None,
+    graph_mib: Limit = None,
+    symmetric_memory: SymmetricMemory = False,
     step_timeout: StepTimeout = None,
 ) -> None:
     """Stays until Ctrl-C, which stops everything; or returns when the cluster is ready, with `--detach`."""
@@ -106,6 +115,8 @@ def up(
         "--kv-dtype": kv_dtype,
         "--watermark-pages": watermark_pages,
         "--batch-invariant": batch_invariant,
+        "--memory-fraction": memory_fraction,
+        "--graph-mib": graph_mib,
         "--step-timeout": step_timeout,
     }
     wanted = resolve(
@@ -119,6 +130,7 @@ def up(
         engine=(
             *(f"{flag}={value}" for flag, value in flags.items() if value is not None),
             *(["--ignore-remote-code"] if ignore_remote_code else []),
+            *(["--symmetric-memory"] if symmetric_memory else []),
             *([] if admission_forecast else ["--no-admission-forecast"]),
         ),
     )

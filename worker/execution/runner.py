@@ -95,7 +95,7 @@ class Runner:
         self.replayer: Replayer | None = None
         if self.device.type == "cuda" and spec.engine.graph_mib and comm.place.pp == 1:
             self.replayer = CudaReplayer(self.device)
-        if self.device.type == "cuda":
+        if self.device.type == "cuda" and not self.invariant:
             self._choose_attention()
 
     def _choose_attention(self) -> None:
