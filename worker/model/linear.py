@@ -23,7 +23,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ...kernels.linear_invariant import linear_invariant
+from ...kernels.linear_invariant import linear_invariant, tiled_product
 from ...kernels.linear_packed import PackedWeight
 from ...kernels.native.tensors import native_type
 
@@ -56,7 +56,10 @@ class Linear:
             self._apply = self._in_c
             return
         self._weight = weight
-        if invariant:
+        if invariant and weight.device.type == "cpu":
+            self._weight = weight.t().contiguous()
+            self._apply = self._tiled
+        elif invariant:
             self._apply = self._invariant
         elif weight.device.type == "cpu" and weight.dtype == torch.float32:
             if weight.numel() >= PACKED_ELEMENTS and torch._C._has_mkldnn:
@@ -77,6 +80,10 @@ class Linear:
 
     def _invariant(self, x: Tensor) -> Tensor:
         return linear_invariant(x, self._weight, self.bias)
+
+    def _tiled(self, x: Tensor) -> Tensor:
+        out = tiled_product(x, self._weight)
+        return out if self.bias is None else out.add_(self.bias)
 
     def _plain(self, x: Tensor) -> Tensor:
         return F.linear(x, self._weight, self.bias)
