@@ -14,13 +14,13 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from .attention_block import attend_block
 from .kv_pages import KvPages
-from .launch import constant, half_type, jit, power_of_two, takes, tl
+from .launch import half_type, jit, power_of_two, takes, tl
 
 SPLIT = 512  # tokens of context for one program
 MOST_PARTS = 64  # programs for one row and KV head: bounds what the merge reads, and the memory between the two kernels
 LEAST_ROWS = 16  # of a matrix product
-LOG2_E = constant(1.4426950408889634)
 
 
 def attention_decode(
@@ -162,25 +162,10 @@ def decode_kernel(
         seen = (token < stop) & (token >= first)
         page = tl.load(tables + row * table_width + token // PAGE, mask=seen, other=0).to(tl.int64)
         place = (page * PAGE + token % PAGE) * KV_HEADS + kv_head
-        k = tl.load(keys + place[:, None] * DIM + at[None, :], mask=seen[:, None] & inside[None, :], other=0.0)
-        scores = tl.dot(q, tl.trans(k.to(q.dtype)), input_precision=PRECISION) * scale
-        if NARROW:
-            scores *= tl.load(key_scales + place, mask=seen, other=0.0)[None, :]
-        if SOFTCAP:
-            scores = softcap * (2.0 * tl.sigmoid(2.0 * scores / softcap) - 1.0)
-        scores = tl.where(seen[None, :], scores * LOG2_E, float("-inf"))
-        higher = tl.maximum(best, tl.max(scores, 1))
-        # A block may lie wholly before the window, and then nothing has been seen yet.
-        base = tl.where(higher == float("-inf"), 0.0, higher)
-        shrink = tl.exp2(best - base)
-        weight = tl.exp2(scores - base[:, None])
-        total = total * shrink + tl.sum(weight, 1)
-        if NARROW:
-            weight *= tl.load(value_scales + place, mask=seen, other=0.0)[None, :]
-        v = tl.load(values + place[:, None] * DIM + at[None, :], mask=seen[:, None] & inside[None, :], other=0.0)
-        sums = sums * shrink[:, None]
-        sums = tl.dot(weight.to(q.dtype), v.to(q.dtype), sums, input_precision=PRECISION)
-        best = higher
+        best, total, sums = attend_block(
+            q, keys, values, key_scales, value_scales, place, seen, seen[None, :], at, inside, best, total, sums,
+            scale, softcap, DIM, SOFTCAP, NARROW, PRECISION,
+        )  # fmt: skip
     tl.store(partial + slot_of_result[:, None] * DIM + at[None, :], sums / total[:, None], mask=asked)
     tl.store(weights + slot_of_result, best + tl.log2(total), mask=real)
 

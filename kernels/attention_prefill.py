@@ -12,7 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .attention_decode import LOG2_E, gather_context, precision
+from .attention_block import attend_block
+from .attention_decode import gather_context, precision
 from .kv_pages import KvPages
 from .launch import jit, power_of_two, takes, tl
 
@@ -28,7 +29,7 @@ def tile_queries(heads: int, kv_heads: int, head_dim: int) -> int:
 def pipeline(head_dim: int, narrow: bool) -> tuple[int, int, int]:
     """Tokens of context at a time, stages of the software pipeline, and warps: as much as fits the registers."""
     if head_dim <= 64:
-        return 64, 3, 8
+        return (32, 3, 8) if narrow else (64, 3, 8)
     return (32, 2, 8) if narrow or head_dim > 128 else (64, 2, 8)
 
 
@@ -147,28 +148,13 @@ def prefill_kernel(
         known = token < stop
         page = tl.load(tables + row * table_width + token // PAGE, mask=known, other=0).to(tl.int64)
         place = (page * PAGE + token % PAGE) * KV_HEADS + kv_head
-        k = tl.load(keys + place[:, None] * DIM + at[None, :], mask=known[:, None] & inside[None, :], other=0.0)
-        scores = tl.dot(q, tl.trans(k.to(q.dtype)), input_precision=PRECISION) * scale
-        if NARROW:
-            scores *= tl.load(key_scales + place, mask=known, other=0.0)[None, :]
-        if SOFTCAP:
-            scores = softcap * (2.0 * tl.sigmoid(2.0 * scores / softcap) - 1.0)
         seen = token[None, :] <= here[:, None]
         if WINDOW:
             seen &= token[None, :] > here[:, None] - window
-        scores = tl.where(seen, scores * LOG2_E, float("-inf"))
-        higher = tl.maximum(best, tl.max(scores, 1))
-        # A query of the tile may see nothing of the first blocks, which lie before its window.
-        base = tl.where(higher == float("-inf"), 0.0, higher)
-        shrink = tl.exp2(best - base)
-        weight = tl.exp2(scores - base[:, None])
-        total = total * shrink + tl.sum(weight, 1)
-        if NARROW:
-            weight *= tl.load(value_scales + place, mask=known, other=0.0)[None, :]
-        v = tl.load(values + place[:, None] * DIM + at[None, :], mask=known[:, None] & inside[None, :], other=0.0)
-        sums = sums * shrink[:, None]
-        sums = tl.dot(weight.to(q.dtype), v.to(q.dtype), sums, input_precision=PRECISION)
-        best = higher
+        best, total, sums = attend_block(
+            q, keys, values, key_scales, value_scales, place, known, seen, at, inside, best, total, sums,
+            scale, softcap, DIM, SOFTCAP, NARROW, PRECISION,
+        )  # fmt: skip
     # Rows of the product that stand for no query divide by one instead of by what they did not sum.
     found = sums / tl.where(real, total, 1.0)[:, None]
     tl.store(out + place_of_query, found.to(out.dtype.element_ty), mask=asked)

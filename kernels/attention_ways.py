@@ -17,7 +17,7 @@ from torch import Tensor
 from .kv_pages import KvPages
 
 if TYPE_CHECKING:
-    from .paged_attention import HostRows, PagedRows
+    from .attention_rows import HostRows, PagedRows
 
 WORKSPACE_BYTES = 128 << 20  # what FlashInfer's documentation recommends
 FLASH2_PAGE = 256  # FlashAttention 2 wants pages of a multiple of it

@@ -134,21 +134,8 @@ def floor_kernel(
         if min_p > 0.0:
             floor = key_of(best + temperature * tl.log(min_p)).to(tl.int64)
         top = key_of(best).to(tl.int64)
-        steps = tl.arange(0, AHEAD)
         if (top_k > 0) & (top_k < vocab_size):
-            # The greatest key with top_k logits at or above it: it holds for `low` and does not for `high`.
-            low, high = tl.full((), LEAST_KEY, tl.int64), top + 1
-            while high - low > 1:
-                step = tl.maximum((high - low) // AHEAD, 1)
-                tried = low + steps * step
-                count = tl.zeros((AHEAD,), tl.int32)
-                for start in range(0, vocab_size, BLOCK):
-                    at = start + tl.arange(0, BLOCK)
-                    x = tl.load(source + at, mask=at < vocab_size, other=float("-inf"))
-                    above = (key_of(x).to(tl.int64)[None, :] >= tried[:, None]) & (at < vocab_size)[None, :]
-                    count += tl.sum(above.to(tl.int32), 1)
-                low, high = _narrowed(low, high, step, tl.sum(((count >= top_k) & (tried < high)).to(tl.int32), 0) - 1)
-            floor = tl.maximum(floor, low)
+            floor = _least_kept(source, vocab_size, floor, top, top_k.to(tl.float32), best, temperature, False, BLOCK)
         if top_p < 1.0:
             total = tl.zeros((), tl.float32)
             for start in range(0, vocab_size, BLOCK):
@@ -156,29 +143,37 @@ def floor_kernel(
                 x = tl.load(source + at, mask=at < vocab_size, other=float("-inf"))
                 kept = (key_of(x).to(tl.int64) >= floor) & (at < vocab_size)
                 total += tl.sum(tl.where(kept, tl.exp((x - best) / temperature), 0.0), 0)
-            # The greatest key above which lies the wanted mass; what is above that key stays.
-            low, high = floor - 1, top
-            while high - low > 1:
-                step = tl.maximum((high - low) // AHEAD, 1)
-                tried = low + steps * step
-                mass = tl.zeros((AHEAD,), tl.float32)
-                for start in range(0, vocab_size, BLOCK):
-                    at = start + tl.arange(0, BLOCK)
-                    x = tl.load(source + at, mask=at < vocab_size, other=float("-inf"))
-                    key = key_of(x).to(tl.int64)
-                    above = (key[None, :] > tried[:, None]) & ((key >= floor) & (at < vocab_size))[None, :]
-                    mass += tl.sum(tl.where(above, tl.exp((x - best) / temperature)[None, :], 0.0), 1)
-                enough = (mass >= top_p * total) & (tried < high)
-                low, high = _narrowed(low, high, step, tl.maximum(tl.sum(enough.to(tl.int32), 0) - 1, 0))
-            floor = low + 1
+            floor = _least_kept(source, vocab_size, floor, top, top_p * total, best, temperature, True, BLOCK)
     tl.store(floors + row, floor.to(tl.int32))
 
 
 @jit
-def _narrowed(low: tl.tensor, high: tl.tensor, step: tl.tensor, last: tl.tensor) -> tl.tensor:
-    """The range after a pass in which the tried keys number 0 to `last` held."""
-    found = low + last * step
-    return found, tl.where(last == AHEAD - 1, high, tl.minimum(high, found + step))
+def _least_kept(
+    source: tl.tensor, vocab_size: tl.tensor, floor: tl.tensor, top: tl.tensor, wanted: tl.tensor, best: tl.tensor,
+    temperature: tl.tensor, WEIGHED: tl.constexpr, BLOCK: tl.constexpr,
+) -> tl.tensor:  # fmt: skip
+    """The greatest key from which on, up to `top`, there is as much as `wanted`: of logits, which float32 counts as
+    they are, or of their weight. At least `floor`, below which nothing counts."""
+    steps = tl.arange(0, AHEAD)
+    low, high = floor, top + 1
+    while high - low > 1:  # there is enough from `low` on, and not from `high`
+        step = tl.maximum((high - low) // AHEAD, 1)
+        tried = low + steps * step
+        sums = tl.zeros((AHEAD,), tl.float32)
+        for start in range(0, vocab_size, BLOCK):
+            at = start + tl.arange(0, BLOCK)
+            x = tl.load(source + at, mask=at < vocab_size, other=float("-inf"))
+            key = key_of(x).to(tl.int64)
+            above = (key[None, :] >= tried[:, None]) & ((key >= floor) & (at < vocab_size))[None, :]
+            if WEIGHED:
+                sums += tl.sum(tl.where(above, tl.exp((x - best) / temperature)[None, :], 0.0), 1)
+            else:
+                sums += tl.sum(above.to(tl.float32), 1)
+        enough = (sums >= wanted) & (tried < high)
+        last = tl.maximum(tl.sum(enough.to(tl.int32), 0) - 1, 0)
+        low += last * step
+        high = tl.where(last == AHEAD - 1, high, tl.minimum(high, low + step))
+    return low
 
 
 @jit

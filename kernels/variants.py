@@ -114,7 +114,7 @@ class AttentionVariant(NamedTuple):
     @property
     def name(self) -> str:
         told = (self.cache, "bounded" if self.bounded else "", f"page {self.page}" if self.page != 16 else "")
-        return " ".join(filter(None, (str(self.dim), *told, self.kind if self.kind != "bf16" else "")))
+        return " ".join(filter(None, (str(self.dim), *told, f"of {self.kind}" if self.kind != "bf16" else "")))
 
 
 ATTENTION = (
@@ -183,7 +183,7 @@ def _linear() -> Iterator[Variant]:
         }  # fmt: skip
         for group in (32, 128, 4096):
             constants = common | {"GROUP": group, "BLOCK_OUT": linear_w4a16.BLOCK_OUT}
-            for scales in ("*bf16", "*fp16"):
+            for scales in ("*bf16", "*fp16") if group == 128 else ("*fp16",):
                 kinds = pointers | shared | {"scales": scales, "zeros": scales}
                 name = f"w4a16 {rows} by {group} {scales[1:]}"
                 stages = linear_w4a16.stages(4096, group)
@@ -225,8 +225,8 @@ def _linear() -> Iterator[Variant]:
 
 def _lora() -> Iterator[Variant]:
     tiles, rows = grouped_lora_tiles, grouped_lora_tiles.TILE_ROWS
-    for kind in ("bf16", "fp16"):
-        for most in (16, 64, 256):
+    for kind, sizes in (("bf16", (16, 64, 256)), ("fp16", (16,))):
+        for most in sizes:
             block = min(tiles.RANK_BLOCK, most)
             common = {
                 "PROJECTIONS": 3, "MOST": most, "RANK_BLOCK": block, "RANK_BLOCKS": most // block, "ROWS": rows,

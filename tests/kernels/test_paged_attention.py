@@ -107,7 +107,7 @@ def test_any_mix_of_rows(
 
 
 def test_capped_chunk_in_several_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("headway.kernels.paged_attention.CAPPED_SCORES", 1000)
+    monkeypatch.setattr("headway.kernels.attention_groups.CAPPED_SCORES", 1000)
     for window in (None, 9):
         Case([(70, 40), (31, 31), (5, 1)], 16, 2, 3, 8, CPU, window, 2.0).check()
 

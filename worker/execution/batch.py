@@ -10,8 +10,9 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from ...kernels.attention_rows import host_rows
 from ...kernels.launch import runs_on
-from ...kernels.paged_attention import AttentionBatch, host_rows, paged_rows, plan_attention
+from ...kernels.paged_attention import AttentionBatch, paged_rows, plan_attention
 from ..adapters.segments import StepSegments
 from ..model.inputs import StepInputs
 from ..plan import SAMPLED, RowWork
