@@ -7,10 +7,22 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from captured import ROWS, WAYS, Counting, OnRanks, capture_all, captured_runner, decode, plain_runner, prefill
+from captured import (
+    PAGES_A_ROW,
+    ROWS,
+    WAYS,
+    Counting,
+    OnRanks,
+    capture_all,
+    captured_runner,
+    decode,
+    plain_runner,
+    prefill,
+)
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from rank_group import RankGroup
+from served import InProcess
 
 from headway.worker.execution import graphs as module
 from headway.worker.execution.graphs import Shape, parts_up_to, sizes
@@ -110,3 +122,26 @@ def test_ranks_capture_together(group_of: Callable[[int, int], RankGroup], check
     group, path = group_of(2, 1), checkpoint("gqa-tied")
     plain, captured = (group.run(OnRanks(path, captured)) for captured in (False, True))
     assert plain[0] == captured[0] and len(plain[0]) == 5 and plain[1] == captured[1] == []
+
+
+def test_an_engine_says_the_same_by_captured_steps(checkpoint: Callable[[str], Path]) -> None:
+    """Prompts and decoding mixed, rows that come and go, a step ahead, and too few pages for all."""
+    draw = np.random.default_rng(5)
+    plain, captured = InProcess(plain_runner(checkpoint("gqa-tied"))), captured_runner(checkpoint("gqa-tied"))
+    capture_all(captured)
+    device = InProcess(captured)
+    for pages in (ROWS * PAGES_A_ROW, 14):
+        for runner in (plain.runner, captured):
+            runner.total_pages = pages
+        asks = [
+            (
+                draw.integers(5, 128, int(draw.integers(1, 40))).tolist(),
+                int(draw.integers(1, 30)),
+                WAYS[turn % len(WAYS)],
+            )
+            for turn in range(25)
+        ]
+        expected = plain.serve(asks, token_budget=48)
+        assert device.serve(asks, token_budget=48) == expected
+        assert [len(tokens) for tokens in expected] == [most for _, most, _ in asks]
+    assert captured.replayer.replays > 40 and device.most_out == 2 and device.preemptions > 0

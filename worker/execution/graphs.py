@@ -70,6 +70,9 @@ class DecodeGraphs:
         self._sizes, self._parts = sizes(self.most), parts_up_to(self._max_context)
         self._buffers = DecodeBuffers(self.most, -(-self._max_context // engine.page_size), runner.device)
         self._every = torch.arange(self.most, device=runner.device)
+        # All captured steps leave their result here: with memory of its own each would keep a part of the common pool.
+        shape = (self.most, runner.config.hidden_size)
+        self._hidden = torch.zeros(shape, dtype=runner.dtype, device=runner.device)
         self._line = [Shape(size, parts) for size in reversed(self._sizes) for parts in reversed(self._parts)]
         self.captured: dict[Shape, Step] = {}
         self._seen = 0
@@ -101,8 +104,8 @@ class DecodeGraphs:
             return None
         page_size = self._runner.rows.page_size
         moved = self._buffers.fill(padded(found, shape.rows, page_size, self._scratch), carried)
-        logits = self.captured[shape]()
-        return None if logits is None else logits[: len(plan.work)], moved
+        hidden = self.captured[shape]()
+        return self._runner.model.logits(hidden[: len(plan.work)]), moved
 
     def idle(self) -> None:
         """Called for plans without work: captures the biggest steps that are not yet."""
@@ -151,8 +154,8 @@ class DecodeGraphs:
             return mine
         return bool(runner.comm.all_reduce(torch.tensor([float(mine)], device=runner.device)).item())
 
-    def _step(self, shape: Shape) -> Tensor | None:
-        """A decode step over the buffers; nothing in it depends on what they hold."""
+    def _step(self, shape: Shape) -> Tensor:
+        """A decode step over the buffers, up to the hidden states; nothing in it depends on what they hold."""
         runner, views = self._runner, self._buffers.views(shape.rows)
         segments = runner.adapters.segments
         if segments is not None:
@@ -170,4 +173,4 @@ class DecodeGraphs:
         inputs = StepInputs(token_ids, views.positions, views.slots, attention, every, segments)
         hidden = runner.model.forward(inputs, runner.caches)
         assert hidden is not None, "captured where there is one stage"
-        return runner.model.logits(hidden)
+        return self._hidden[: shape.rows].copy_(hidden)

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-Step = Callable[[], Tensor | None]
+Step = Callable[[], Tensor]
 
 
 class Replayer(Protocol):
@@ -68,7 +68,7 @@ class CudaReplayer:
         torch.cuda.synchronize(self._device)
         self._bytes += max(0, free - torch.cuda.mem_get_info(self._device)[0])
 
-        def replay() -> Tensor | None:
+        def replay() -> Tensor:
             graph.replay()
             return out
 

@@ -243,6 +243,8 @@ class Runner:
             self.tiers.close()
         self.program = None
         self.caches = []
+        if self.on_device is not None:
+            self.on_device.graphs = None  # what is captured of a communicator goes before it
         self.comm.close()
 
     def _track(self, sampler: Sampler, plan: StepPlan) -> None:
