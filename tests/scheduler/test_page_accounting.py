@@ -128,6 +128,7 @@ class Machine(RuleBasedStateMachine):
         if self.live:
             request = self.live.pop(which % len(self.live))
             self.scheduler.abort(request)
+            assert not request.pages, "at once"
             assert self.got[request] == self.wanted[request][: len(self.got[request])]
 
     @rule()
@@ -172,6 +173,7 @@ class Machine(RuleBasedStateMachine):
     @rule()
     def take_result(self) -> None:
         for outcome in self.scheduler.update(self.results.popleft()):
+            assert outcome.request in self.live, "who ended, or was aborted, hears no more"
             self.got[outcome.request] += outcome.token_ids
             self.check_scores(outcome)
             if outcome.finish != FINISH_REASON_UNSPECIFIED:

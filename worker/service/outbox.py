@@ -64,6 +64,11 @@ class Outbox:
         self._error = self._error or error
         self._ready.set()
 
+    @property
+    def unread(self) -> int:
+        """Requests of which the router has not been sent all news."""
+        return len(self._outputs) + len(self._refusals)
+
     async def take(self) -> engine_pb2.SessionResponse | None:
         """All that is held, as one message; waits for something. None, or the error, once closed and empty."""
         await self._ready.wait()

@@ -24,6 +24,10 @@ from .submit import request_from
 
 log = logging.getLogger(__name__)
 
+MOST_COMMANDS = 4096  # that the engine has not come to yet
+MOST_UNREAD = 16384  # requests with news that a router has not fetched
+BEHIND_S = 0.002
+
 TEXT_ASSETS = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja")
 
 
@@ -130,12 +134,19 @@ async def _read(engine: ServedEngine, session: Session, requests: AsyncIterator[
             if session.ended:
                 break
             _take(engine, session, request)
+            while _behind(engine, session) and not session.ended:  # noqa: ASYNC110  (other threads set no event)
+                await asyncio.sleep(BEHIND_S)
     except HeadwayError as refusal:
         error = refusal
     except grpc.RpcError as broken:
         log.info("session %d broke: %s", session.number, broken)
     session.outbox.close(error)
     engine.hub.leave(session)
+
+
+def _behind(engine: ServedEngine, session: Session) -> bool:
+    """Whether more is under way than anybody waits for: then the stream is not read, and its sender has to wait."""
+    return engine.hub.inbox.qsize() > MOST_COMMANDS or session.outbox.unread > MOST_UNREAD
 
 
 def _take(engine: ServedEngine, session: Session, request: engine_pb2.SessionRequest) -> None:
