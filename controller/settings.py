@@ -10,7 +10,7 @@ from pathlib import Path
 import msgspec
 
 from ..core.errors import ConfigError
-from ..core.specs import EngineSpec
+from ..core.specs import EngineSpec, engine_defaults
 from ..demo import DEMO_DIR
 from ..worker.group import check_group
 from .state import ModelSpec
@@ -71,7 +71,8 @@ def _model(options: argparse.Namespace) -> ModelSpec:
         raise ConfigError(f"{path} holds no config.json: a model is a directory in the Hugging Face layout")
     if options.replicas < 0:
         raise ConfigError(f"replicas must be at least 0, got {options.replicas}")
-    engine = {field: getattr(options, field) for field in EngineSpec.__struct_fields__}
+    told = {field: getattr(options, field) for field in EngineSpec.__struct_fields__}
+    told = {field: value for field, value in told.items() if value is not None}
     model = ModelSpec(
         name=name,
         path=str(path),
@@ -82,7 +83,7 @@ def _model(options: argparse.Namespace) -> ModelSpec:
         dtype=options.dtype,
         load_format=options.load_format,
         ignore_remote_code=options.ignore_remote_code,
-        engine=EngineSpec(**engine),
+        engine=msgspec.structs.replace(engine_defaults(options.device), **told),
     )
     check_group(model.group(f"{name}-0", host=options.group_host, controller_address=""))
     return model
@@ -116,10 +117,11 @@ def _parser() -> argparse.ArgumentParser:
     add("--allowed-host", action="append", default=[], help="further name of the dashboard's site")
     add("--announce", action="store_true", help="one JSON line on stdout for each step of the start")
     for field in EngineSpec.__struct_fields__:
-        default = getattr(EngineSpec(), field)
+        default, on_cuda = getattr(engine_defaults("cpu"), field), getattr(engine_defaults("cuda"), field)
         flag = "--" + field.removesuffix("_s").removeprefix("total_").replace("_", "-")
         if isinstance(default, bool):
-            add(flag, dest=field, action=argparse.BooleanOptionalAction, default=default, help="engine switch")
+            add(flag, dest=field, action=argparse.BooleanOptionalAction, help="engine switch")
         else:
-            add(flag, dest=field, type=type(default), default=default, help=f"engine limit; {default} when not given")
+            chosen = str(default) if default == on_cuda else f"{default} on CPU and {on_cuda} on CUDA"
+            add(flag, dest=field, type=type(default), help=f"engine limit; {chosen} when not given")
     return parser

@@ -47,6 +47,12 @@ class EngineSpec(msgspec.Struct, frozen=True, kw_only=True):
     batch_invariant: str = "auto"
 
 
+def engine_defaults(device: str) -> EngineSpec:
+    """What an engine on "cpu" or "cuda" is unless told otherwise. A GPU reads its weights once for all of a step's
+    tokens, so that many cost little more than few; the largest step is run at the start, and its memory kept free."""
+    return EngineSpec(max_sequences=256, token_budget=8192) if device == "cuda" else EngineSpec()
+
+
 class GroupSpec(msgspec.Struct, frozen=True, kw_only=True):
     """One worker group: a model on tp x pp ranks. Raises ConfigError from `check` when it cannot be.
 

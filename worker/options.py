@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 
 from ..core.errors import ConfigError
-from ..core.specs import KV_DTYPES, EngineSpec, GroupSpec
+from ..core.specs import KV_DTYPES, EngineSpec, GroupSpec, engine_defaults
 
 DEMO = Path(__file__).parent.parent / "demo" / "headway-demo"
 
@@ -41,8 +41,8 @@ def parse(argv: list[str] | None = None) -> GroupSpec:
     parser.add_argument("--controller", default="", help="HOST:PORT of a controller to report to")
     parser.add_argument("--page-size", type=int, default=engine.page_size, help="tokens in a page of KV")
     parser.add_argument("--pages", type=int, default=engine.total_pages, help="pages of KV; 0: what memory allows")
-    parser.add_argument("--token-budget", type=int, default=engine.token_budget, help="tokens computed in a step")
-    parser.add_argument("--max-sequences", type=int, default=engine.max_sequences, help="requests that run at once")
+    parser.add_argument("--token-budget", type=int, help="tokens computed in a step; 512 on CPU, 8192 on CUDA")
+    parser.add_argument("--max-sequences", type=int, help="requests that run at once; 64 on CPU, 256 on CUDA")
     parser.add_argument("--max-waiting", type=int, default=engine.max_waiting, help="requests that may wait")
     parser.add_argument("--max-context-tokens", type=int, default=engine.max_context_tokens, help="0: the model's own")
     parser.add_argument("--step-timeout", type=float, default=engine.step_timeout_s, metavar="SECONDS")
@@ -79,6 +79,7 @@ def parse(argv: list[str] | None = None) -> GroupSpec:
     path = DEMO if args.model == "demo" else Path(args.model)
     if not path.is_dir():
         raise ConfigError(f"--model {args.model}: there is no such directory")
+    defaults = engine_defaults(args.device)
     return GroupSpec(
         replica_id=args.replica_id,
         model_name=args.name or path.resolve().name,
@@ -96,8 +97,8 @@ def parse(argv: list[str] | None = None) -> GroupSpec:
         engine=EngineSpec(
             page_size=args.page_size,
             total_pages=args.pages,
-            max_sequences=args.max_sequences,
-            token_budget=args.token_budget,
+            max_sequences=defaults.max_sequences if args.max_sequences is None else args.max_sequences,
+            token_budget=defaults.token_budget if args.token_budget is None else args.token_budget,
             max_context_tokens=args.max_context_tokens,
             max_waiting=args.max_waiting,
             step_timeout_s=args.step_timeout,

@@ -4,8 +4,10 @@ from typing import Any
 
 import pytest
 
+from headway.controller import settings
 from headway.core.errors import ConfigError
-from headway.core.specs import EngineSpec, GroupSpec
+from headway.core.specs import EngineSpec, GroupSpec, engine_defaults
+from headway.worker import options
 
 
 @pytest.mark.parametrize(
@@ -33,3 +35,17 @@ def test_limits_of_an_engine(good: dict[str, Any], bad: dict[str, Any], words: s
     spec(good).check()
     with pytest.raises(ConfigError, match=words):
         spec(bad).check()
+
+
+@pytest.mark.parametrize("parse", ["worker", "controller"])
+def test_what_is_not_given_is_chosen_for_the_device(parse: str) -> None:
+    def engine(*arguments: str) -> EngineSpec:
+        if parse == "worker":
+            return options.parse([*arguments]).engine
+        return settings.parse(arguments).model.engine
+
+    assert engine() == EngineSpec() == engine_defaults("cpu")
+    assert engine("--device", "cuda") == engine_defaults("cuda") != EngineSpec()
+    given = engine("--device=cuda", "--token-budget=1024", "--no-admission-forecast", "--batch-invariant=on")
+    assert (given.token_budget, given.max_sequences) == (1024, engine_defaults("cuda").max_sequences)
+    assert (given.admission_forecast, given.batch_invariant) == (False, "on")
