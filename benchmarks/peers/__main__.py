@@ -91,6 +91,8 @@ def measure(turn: Turn, options: argparse.Namespace, until: float) -> Iterator[R
     limit = Time(options.seconds, options.patience * longer)
     try:
         with SERVERS[turn.server](turn.launch(options)) as on:
+            if not turn.dtype and on.dtype == FLOAT32:  # which was measured already
+                return
             uvloop.run(run(on, Load("warm-up", WARM_UP, options.prompt_tokens, 8), limit, seed=0))
             for name, begin in runs(turn, on, limit):
                 late = time.monotonic() > until

@@ -16,6 +16,8 @@ from .sse import Answer, ask, request
 
 # Requests that are made before the clock starts; more are made on the way.
 READY = 256
+# For a server to notice that nobody waits any more.
+SETTLE_S = 1.0
 # In the load of warm prefixes: tokens of the prefix and of each prompt after it, requests that find it.
 PREFIX, OWN, WARM = 1024, 32, 3
 FEW_TOKENS = 4
@@ -80,7 +82,10 @@ async def run(on: Running, load: Load, limit: Time, seed: int) -> Figures:
                 group.create_task(caller())
     finally:
         gc.enable()
-    return _figures(answers, time.perf_counter() - begun)
+    found = _figures(answers, time.perf_counter() - begun)
+    if found.cut:
+        await asyncio.sleep(SETTLE_S)
+    return found
 
 
 def _messages(on: Running, load: Load, seed: int) -> Iterator[bytes]:
