@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import gc
+import math
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -18,10 +20,12 @@ BATCHES = (1, 8, 64, 256)
 CONTEXTS = (1024, 8192)
 DECODED = 128  # tokens of each row in a sweep
 PROFILED = ((64, 1024), (256, 1024))
+LATE = "left out: the time for all of it is over"
 
 
-def tables(device: torch.device, ceilings: Ceilings, *, tiny: bool) -> str:
-    """Markdown. A workload that fails says so in its line, and the others go on."""
+def tables(device: torch.device, ceilings: Ceilings, *, tiny: bool, until: float = math.inf) -> str:
+    """Markdown. A workload that fails says so in its line, and the others go on. From `until` on, by the monotonic
+    clock, none is begun."""
     served = [
         "| model | workload | tok/s | share of the bound | step ms | outside the model | first token ms |",
         "|---|---|---|---|---|---|---|",
@@ -33,12 +37,15 @@ def tables(device: torch.device, ceilings: Ceilings, *, tiny: bool) -> str:
     where = [f"| model | rows × context | idle | {' | '.join(KINDS)} |", "|---|---|---|" + "---|" * len(KINDS)]
     models = {"tiny": TINY} if tiny else {"Qwen3-0.6B": QWEN3_600M, "Llama-3.1-8B": LLAMA_8B}
     for name, config in models.items():
+        if time.monotonic() > until:
+            served.append(f"| {name} | {LATE} | | | | | |")
+            continue
         try:
             bench = Bench(config, device, ceilings, _spec(tiny))
             prompts = Prompts(config["vocab_size"])
             served += _served(name, bench, prompts, tiny)
-            decoded += _sweeps(name, bench, prompts, tiny)
-            where += _where(name, bench, prompts, device, tiny)
+            decoded += _sweeps(name, bench, prompts, tiny, until)
+            where += _where(name, bench, prompts, device, tiny, until)
             del bench
         except Exception as error:
             served.append(f"| {name} | {type(error).__name__}: {str(error)[:100]} | | | | | |")
@@ -85,12 +92,15 @@ def _line(name: str, workload: str, done: Done) -> str:
     )
 
 
-def _sweeps(name: str, bench: Bench, prompts: Prompts, tiny: bool) -> Iterator[str]:
+def _sweeps(name: str, bench: Bench, prompts: Prompts, tiny: bool, until: float) -> Iterator[str]:
     grid = [(2, 20), (8, 30)] if tiny else [(batch, context) for batch in BATCHES for context in CONTEXTS]
     output = 5 if tiny else DECODED
     for batch, context in grid:
         if (needed := batch * (context + output)) > bench.room:
             yield f"| {name} | {batch} × {context} | does not fit: {needed:,} tokens, room for {bench.room:,} | | | | |"
+            continue
+        if time.monotonic() > until:
+            yield f"| {name} | {batch} × {context} | {LATE} | | | | |"
             continue
         asks = prompts.asks(batch, context, output)
         bench.run([ask._replace(output=1) for ask in asks])
@@ -106,8 +116,11 @@ def _sweep(steps: Tally) -> str:
     )
 
 
-def _where(name: str, bench: Bench, prompts: Prompts, device: torch.device, tiny: bool) -> Iterator[str]:
+def _where(name: str, bench: Bench, prompts: Prompts, device: torch.device, tiny: bool, until: float) -> Iterator[str]:
     for batch, context in [(4, 20)] if tiny else PROFILED:
+        if time.monotonic() > until:
+            yield f"| {name} | {batch} × {context} | {LATE} |{' |' * len(KINDS)}"
+            continue
         asks = prompts.asks(batch, context, 20 if tiny else 48)
         bench.run([ask._replace(output=1) for ask in asks])
         found: dict[str, Any] | None = profile(lambda: bench.run(asks), device)  # noqa: B023

@@ -31,7 +31,7 @@ log = logging.getLogger(__name__)
 PARTS = (2, 8, 32, MOST_PARTS)  # programs that attention has for one row: what captured steps differ in, beside rows
 CAPTURES_A_PING = 2
 STEPS_BEFORE = 16  # decode steps seen before one of them is held up by a capture: those before Ready are fewer
-STEPS_BETWEEN = 8
+STEPS_BETWEEN = 64
 
 
 class Shape(NamedTuple):
@@ -76,7 +76,7 @@ class DecodeGraphs:
         self._line = [Shape(size, parts) for size in reversed(self._sizes) for parts in reversed(self._parts)]
         self.captured: dict[Shape, Step] = {}
         self._seen = 0
-        self._last_capture = 0
+        self._last_capture = -STEPS_BETWEEN
 
     @property
     def left(self) -> int:
