@@ -1,4 +1,5 @@
-"""Time of a decode step on one rank: in the model, and around it.
+"""Time of a decode step on one rank: in the model and around it; then what leader and rank do outside the model and
+sampling, where nothing hides behind anything.
 
 python benchmarks/step.py [--model DIR] [--dtype TYPE] [--batch 1 16 64] [--context 256] [--steps 200] [--temperature 0]
     [--profile]
@@ -15,6 +16,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import numpy as np
 import torch
+from overhead import measure_overhead  # type: ignore[import-not-found]  # beside this script
 
 from headway.core.sampling import SamplingParams
 from headway.core.specs import EngineSpec, GroupSpec
@@ -81,15 +83,23 @@ def main() -> None:
         engine=engine,
     )
     sampling = SamplingParams(temperature=options.temperature, top_p=options.top_p)
-    print("batch  context  step ms p50  fastest  model ms p50  around the model  tok/s at p50")
+    print(
+        "batch  context  step ms p50  fastest  model ms p50  around the model  tok/s at p50"
+        "  leader + rank µs p50  fastest"
+    )
     for batch in options.batch:
         runner = Runner(spec, alone(options.device), lambda share: None)
         fill(runner, batch, options.context, options.steps, sampling)
         whole, model = decode(runner, batch, options.steps)
         middle, inside = float(np.median(whole)), float(np.median(model))
+        overhead = measure_overhead(
+            Runner(spec, alone(options.device), lambda share: None), batch, options.context, options.steps, sampling
+        )
+        leader, rank, both = (float(np.median(part)) for part in (overhead.leader, overhead.rank, overhead.both))
         print(
             f"{batch:5}  {options.context:7}  {middle * 1e3:11.2f}  {min(whole) * 1e3:7.2f}  {inside * 1e3:12.2f}"
             f"  {1 - inside / middle:16.1%}  {batch / middle:12.0f}"
+            f"  {leader * 1e6:9.0f} + {rank * 1e6:4.0f} = {both * 1e6:4.0f}  {min(overhead.both) * 1e6:7.0f}"
         )
     if options.profile:
         runner = Runner(spec, alone(options.device), lambda share: None)

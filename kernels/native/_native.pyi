@@ -160,3 +160,24 @@ def run_program(
 ) -> int:
     """Returns -1, or a rank that did not come in time. Raises IndexError for a page, position, slot, token id or wanted
     token that is none, before anything is written; MemoryError."""
+
+def run_rows(
+    program: Program,
+    tokens: int,  # int32 [rows, token_room]
+    tables: int,  # int32 [rows, table_room]
+    rows: int,
+    token_room: int,
+    table_room: int,
+    row: int,  # int64 [items], and the next two
+    computed: int,
+    count: int,
+    sample: int,  # bool [items]
+    order: int,  # int64 [items], 0 for as they stand
+    items: int,
+    stream: int,
+    hidden: int,
+    logits: int,  # float32
+    /,
+) -> int:
+    """As `run_program`, from the persistent batch; those with `sample` are wanted. Raises IndexError for an item whose
+    row or tokens are none, too."""

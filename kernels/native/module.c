@@ -228,6 +228,7 @@ static PyMethodDef methods[] = {{"instruction_sets", instruction_sets, METH_NOAR
                                 {"set_embedding", set_embedding, METH_VARARGS, NULL},
                                 {"set_head", set_head, METH_VARARGS, NULL},
                                 {"run_program", run_program, METH_VARARGS, NULL},
+                                {"run_rows", run_rows, METH_VARARGS, NULL},
                                 {NULL, NULL, 0, NULL}};
 
 static struct PyModuleDef definition = {PyModuleDef_HEAD_INIT, "_native", NULL, -1, methods};

@@ -222,5 +222,6 @@ RunEnd program_run(Program *p, const ProgramStep *s, size_t *where) {
 void program_free(Program *p) {
     free(p->layers);
     free(p->memory);
+    free(p->inputs);
     free(p);
 }

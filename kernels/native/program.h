@@ -42,8 +42,8 @@ typedef struct {
     float final_eps;
     Matrix head;
     /* Memory that grows with the longest step so far. */
-    char *memory;
-    size_t room;
+    char *memory, *inputs;
+    size_t room, input_room;
 } Program;
 
 typedef struct {
@@ -58,11 +58,26 @@ typedef struct {
     size_t sampled; /* the first of the wanted tokens, of which there are logits */
 } ProgramStep;
 
-typedef enum { RUN_DONE, RUN_LOST, RUN_PAGE, RUN_PLACE, RUN_TOKEN, RUN_WANTED, RUN_MEMORY } RunEnd;
+/* The same from the persistent batch: rows' known tokens and block tables, and what the step computes of which. */
+typedef struct {
+    const int32_t *tokens, *tables; /* [rows, token_room], [rows, table_room] */
+    size_t rows, token_room, table_room;
+    const int64_t *row, *computed, *count; /* [items] */
+    const uint8_t *sample;                 /* [items], whether the last token is wanted, and its logits are */
+    const int64_t *order;                  /* [items], which comes first, NULL for as they stand: stages have to agree */
+    size_t items;
+    void *stream, *hidden;
+    float *logits;
+} RowStep;
+
+typedef enum { RUN_DONE, RUN_LOST, RUN_PAGE, RUN_PLACE, RUN_TOKEN, RUN_WANTED, RUN_ITEM, RUN_MEMORY } RunEnd;
 
 /* Runs a step. `where` is told which rank was lost, which row has a page or which token has a place, a number or a turn
  * that is none: of these nothing was written. */
 RunEnd program_run(Program *, const ProgramStep *, size_t *where);
+
+/* Runs a step of rows. An item whose row or tokens are none is told by its number. */
+RunEnd program_run_rows(Program *, const RowStep *, size_t *where);
 
 void program_free(Program *);
 

@@ -182,6 +182,11 @@ def test_what_is_none_is_refused_before_anything_is_written(both: Callable[[str,
     for message, changes in wrong:
         with pytest.raises(IndexError, match=message):
             run(**changes)
+    work = runner.rows.work
+    for changes in ({"row": np.array([99])}, {"computed": np.array([1 << 40])}, {"count": np.array([-1])}):
+        runner.rows.work = replace(work, **changes)
+        with pytest.raises(IndexError, match="item 0: a row or tokens that are none"):
+            program.run_rows(runner.rows)
     assert all(map(torch.equal, before, [cache.keys for cache in runner.caches]))
 
 

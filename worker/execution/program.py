@@ -10,9 +10,10 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -28,8 +29,13 @@ from ..model.layers import Layer, PreNormLayer
 from ..model.linear import Linear
 from ..model.mlp import GatedMlp
 from ..model.norm import Norm
+from .rows import Rows
 
 log = logging.getLogger(__name__)
+
+Outputs = tuple[Tensor | None, Tensor | None]
+"""What `Decoder.forward` returns, and `Decoder.logits` of the wanted tokens that are sampled, where there are any: good
+until the next step."""
 
 SWITCH = "HEADWAY_STEP_PROGRAM"
 
@@ -113,12 +119,40 @@ class Program:
         adapted = inputs.segments is not None and bool(inputs.segments.now)
         return not adapted and inputs.wanted.shape[0] <= inputs.tokens
 
-    def run(self, inputs: StepInputs, sampled: int) -> tuple[Tensor | None, Tensor | None]:
-        """What `Decoder.forward` returns, and `Decoder.logits` of the first `sampled` of the wanted tokens where there
-        are any, which are good until the next step. Raises IndexError for pages, slots or tokens that are none, before
-        anything is written; RankLost."""
+    def run(self, inputs: StepInputs, sampled: int) -> Outputs:
+        """Raises IndexError for pages, slots or tokens that are none, before anything is written; RankLost."""
+        rows = next(iter(inputs.attention.values())).native
+        assert isinstance(rows, NativeRows), "planned for the operations in C"
+
+        def call(stream: int, hidden: int, logits: int) -> int:
+            return native.run_program(
+                self._program, inputs.token_ids.data_ptr(), inputs.positions.data_ptr(), inputs.slots.data_ptr(),
+                rows.tables.data_ptr(), rows.rows.data_ptr(), inputs.wanted.data_ptr(), inputs.tokens,
+                rows.rows.shape[0], rows.tables.shape[1], inputs.wanted.shape[0], stream, hidden, logits, sampled,
+            )  # fmt: skip
+
+        return self._run(call, inputs.tokens, inputs.wanted.shape[0], sampled)
+
+    def run_rows(self, rows: Rows) -> Outputs:
+        """The step of `rows.work`, for which nobody wants anything but the next tokens, and no row has an adapter: its
+        inputs are made in C. Raises as `run`."""
+        work, tokens, tables = rows.work, rows.tokens, rows.tables
+        sampled = int(np.count_nonzero(work.sample))
+        # A stage without a program takes tokens in this order, too.
+        order = work.ordered() if self._model.comm.place.pp > 1 else None
+
+        def call(stream: int, hidden: int, logits: int) -> int:
+            return native.run_rows(
+                self._program, tokens.ctypes.data, tables.ctypes.data, len(tokens), tokens.shape[1], tables.shape[1],
+                work.row.ctypes.data, work.computed.ctypes.data, work.count.ctypes.data, work.sample.ctypes.data,
+                0 if order is None else order.ctypes.data, len(work.row), stream, hidden, logits,
+            )  # fmt: skip
+
+        return self._run(call, int(work.count.sum()), sampled, sampled)
+
+    def _run(self, call: Callable[[int, int, int], int], tokens: int, wanted: int, sampled: int) -> Outputs:
         comm, hidden_size, dtype = self._model.comm, self._model.config.hidden_size, self._model.dtype
-        place, tokens, wanted = comm.place, inputs.tokens, inputs.wanted.shape[0]
+        place = comm.place
         stream = hidden = logits = None
         if not place.is_first_stage:
             stream = comm.receive((tokens, hidden_size), dtype)
@@ -128,8 +162,7 @@ class Program:
             hidden = torch.empty((wanted, hidden_size), dtype=dtype)
             if place.is_sampler and sampled:
                 logits = self._logits(sampled)
-        lost = self._call(inputs, stream, hidden, logits, sampled)
-        comm.expect_all(lost)
+        comm.expect_all(call(_address(stream), _address(hidden), _address(logits)))
         if not place.is_last_stage:
             assert stream is not None
             comm.send(stream)
@@ -140,17 +173,6 @@ class Program:
         if self._room.shape[0] < rows:
             self._room = torch.empty((rows, self._model.config.vocab_size), dtype=torch.float32)
         return self._room[:rows]
-
-    def _call(
-        self, inputs: StepInputs, stream: Tensor | None, hidden: Tensor | None, logits: Tensor | None, sampled: int
-    ) -> int:
-        rows = next(iter(inputs.attention.values())).native
-        assert isinstance(rows, NativeRows), "planned for the operations in C"
-        return native.run_program(
-            self._program, inputs.token_ids.data_ptr(), inputs.positions.data_ptr(), inputs.slots.data_ptr(),
-            rows.tables.data_ptr(), rows.rows.data_ptr(), inputs.wanted.data_ptr(), inputs.tokens, rows.rows.shape[0],
-            rows.tables.shape[1], inputs.wanted.shape[0], _address(stream), _address(hidden), _address(logits), sampled,
-        )  # fmt: skip
 
 
 def _layer_arguments(layer: PreNormLayer, cache: LayerCache) -> tuple[Any, ...]:

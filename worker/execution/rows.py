@@ -37,6 +37,11 @@ class Rows:
         self.pooling: dict[int, int] = {}
         self.work = step_work(())
 
+    @property
+    def special(self) -> bool:
+        """Whether any row of the last plan's work runs with an adapter, or any live one is there for an embedding."""
+        return bool(self.pooling) or bool((self.adapters[self.work.row] != NO_ADAPTER).any())
+
     def apply(self, plan: StepPlan) -> None:
         """All of the plan's diffs, in the order that the plan promises. Raises PlanError."""
         for row in plan.freed:

@@ -36,7 +36,7 @@ from .memory import suggested_pages
 from .model_info import choose_dtype, read_model_info
 from .pooling import Pooler, pooled_parts
 from .profile import step_bytes
-from .program import Program, program_of
+from .program import Outputs, Program, program_of
 from .replay import CudaReplayer, Replayer
 from .rows import Rows
 from .scoring import Places, RowLogprobs, Scoring, score_prompts
@@ -188,20 +188,24 @@ class Runner:
     def _run(self, plan: StepPlan) -> StepResult | None:
         """A step with work, on CPU."""
         places = self.scoring.places(plan.work)
-        inputs, _ = build_inputs(
-            self.rows,
-            plan.work,
-            places,
-            self.model.windows,
-            self.device,
-            self.dtype,
-            self.queries_a_tile,
-            self.adapters.segments,
-            invariant=self.invariant,
-        )
-        start = time.perf_counter()
-        sampled = int(self.rows.work.sample.sum())
-        hidden, logits = self._compute(inputs, sampled)
+        sampled = int(np.count_nonzero(self.rows.work.sample))
+        if self.program is not None and not places and not self.rows.special:
+            start = time.perf_counter()
+            hidden, logits = self.program.run_rows(self.rows)
+        else:
+            inputs, _ = build_inputs(
+                self.rows,
+                plan.work,
+                places,
+                self.model.windows,
+                self.device,
+                self.dtype,
+                self.queries_a_tile,
+                self.adapters.segments,
+                invariant=self.invariant,
+            )
+            start = time.perf_counter()
+            hidden, logits = self._compute(inputs, sampled)
         seconds = time.perf_counter() - start
         scored, pooled = self.prompts(hidden, sampled, places, plan)
         if self.sampler is None:
@@ -209,7 +213,7 @@ class Runner:
         tokens, logprobs = ([], []) if logits is None else self._sample(self.sampler, logits, plan)
         return StepResult(plan.step, tokens, seconds, logprobs, scored, pooled)
 
-    def _compute(self, inputs: StepInputs, sampled: int) -> tuple[Tensor | None, Tensor | None]:
+    def _compute(self, inputs: StepInputs, sampled: int) -> Outputs:
         """Hidden states of the wanted tokens, and logits of the first `sampled` of them, each where they are."""
         if self.program is not None and self.program.takes(inputs):
             return self.program.run(inputs, sampled)
