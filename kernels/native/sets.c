@@ -4,6 +4,7 @@
 
 #include <string.h>
 
+#include "places.h"
 #include "vectors.h"
 
 #if defined(__x86_64__)
@@ -56,7 +57,9 @@
 #define NAME(name) name##_amx
 #include "vectors.inc"
 #include "matmul_finish.inc"
+#include "softmax.inc"
 #include "matmul_amx.inc"
+#include "attention_amx.inc"
 #endif
 
 #define TABLE(set, type) {attend_##type##_##set, add_rms_norm_##type##_##set, swiglu_##type##_##set, \
@@ -86,6 +89,7 @@ static void find_matrix_units(const Set *base) {
     if ((d & LEAF_7_TILES) == LEAF_7_TILES && syscall(SYS_arch_prctl, REQUEST_STATE, TILE_DATA) == 0) {
         sets[set_count] = *base;
         sets[set_count].name = "amx_bf16";
+        sets[set_count].kernels[BFLOAT16].attend = attend_amx;
         sets[set_count++].kernels[BFLOAT16].multiply = multiply_amx;
     }
     sets[set_count] = *base;

@@ -29,4 +29,6 @@ def new_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[.
 @pytest.fixture(scope="session")
 def cluster(new_cluster: Callable[..., Cluster]) -> Cluster:
     """Two replicas of the demo model, shared by the tests that break nothing."""
-    return new_cluster("--replicas", "2")
+    return new_cluster(
+        "--replicas", "2", "--dtype", "float32"
+    )  # as transformers compute, which tokens are compared with

@@ -85,10 +85,14 @@ def batches(draw: st.DrawFn) -> tuple[list[tuple[int, int]], int, int, int, int,
     return rows, page_size, head_dim, draw(st.integers(1, 3)), shared, window
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(batch=batches(), seed=st.integers(0, 2**31))
 def test_any_batch(
-    instructions: str, batch: tuple[list[tuple[int, int]], int, int, int, int, int | None], seed: int
+    products: str,
+    dtype: torch.dtype,
+    batch: tuple[list[tuple[int, int]], int, int, int, int, int | None],
+    seed: int,
 ) -> None:
     """Against the definition; all that no query of a row sees is poison: other slots, tokens before the first window,
     and the table's entries past the context."""
@@ -97,12 +101,12 @@ def test_any_batch(
     pages = [-(-context // page_size) for context, _ in described]
     order = torch.randperm(sum(pages) + 1, generator=random, dtype=torch.int32)
     tables = torch.full((len(described), max(pages, default=0) + 1), 2**31 - 1, dtype=torch.int32)
-    keys, values = torch.full((2, sum(pages) + 1, page_size, kv_heads, head_dim), torch.nan).unbind()
-    query = torch.randn(sum(count for _, count in described), kv_heads * shared, head_dim, generator=random)
+    keys, values = torch.full((2, sum(pages) + 1, page_size, kv_heads, head_dim), torch.nan, dtype=dtype).unbind()
+    query = torch.randn(sum(count for _, count in described), kv_heads * shared, head_dim, generator=random).to(dtype)
     expected, token = [], 0
     for row, (context, count) in enumerate(described):
         tables[row, : pages[row]], order = order[: pages[row]], order[pages[row] :]
-        key, value = torch.randn(2, context, kv_heads, head_dim, generator=random).unbind()
+        key, value = torch.randn(2, context, kv_heads, head_dim, generator=random).to(dtype).unbind()
         asked, token = query[token : token + count], token + count
         expected.append(attention_reference(asked, key, value, 0.2, window))
         seen = range(max(0, context - count + 1 - (window or context)), context)
@@ -110,10 +114,11 @@ def test_any_batch(
             page, offset = int(tables[row, at // page_size]), at % page_size
             keys[page, offset], values[page, offset] = key[at], value[at]
     counts, lengths = [count for _, count in described], [context for context, _ in described]
-    plan = plan_attention(counts, lengths, tables, page_size, device=CPU, dtype=torch.float32, window=window)
+    plan = plan_attention(counts, lengths, tables, page_size, device=CPU, dtype=dtype, window=window)
     found = paged_attention(query, KvPages(keys, values), plan, 0.2)
     wanted = torch.cat(expected) if expected else found.double()
-    torch.testing.assert_close(found.double(), wanted, atol=1e-5, rtol=1e-5)
+    tolerance = 1e-5 if dtype == torch.float32 else 2**-6
+    torch.testing.assert_close(found.double(), wanted, atol=tolerance, rtol=tolerance)
 
 
 def test_a_cache_of_more_than_two_to_the_31_elements(instructions: str, tmp_path: Path) -> None:
@@ -164,12 +169,12 @@ def test_rope_kv_write_in_bfloat16(instructions: str, dims: int, normed: bool) -
     assert torch.equal(written.values, expected.values)
 
 
-def test_attention_in_bfloat16(instructions: str) -> None:
+def test_attention_in_bfloat16(products: str) -> None:
     query, keys, values = (torch.randn(*shape).bfloat16() for shape in ((90, 6, 32), (6, 16, 2, 32), (6, 16, 2, 32)))
     expected = attention_reference(query, keys.view(96, 2, 32)[:90], values.view(96, 2, 32)[:90], 0.3)
     together = attend(query, keys, values, 90)
     assert together.dtype == torch.bfloat16
-    torch.testing.assert_close(together.double(), expected, rtol=2**-8, atol=1e-5)
+    torch.testing.assert_close(together.double(), expected, rtol=2**-8, atol=2**-8)  # weights may be rounded, too
     for count in (1, 2, 7, 40):
         assert torch.equal(attend(query, keys, values, count), together[-count:])
 

@@ -158,7 +158,7 @@ def oracle() -> Any:
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def fronts() -> AsyncIterator[dict[str, Any]]:
-    worker = WorkerProcess("w0")
+    worker = WorkerProcess("w0", "--dtype", "float32")  # as the judge computes
     router: RouterProcess | None = None
     try:
         await worker.start()
