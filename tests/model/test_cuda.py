@@ -10,11 +10,12 @@ import numpy as np
 import pytest
 import torch
 from captured import ENGINE, PAGES_A_ROW, ROWS, WAYS, capture_all, decode
-from rank_group import Rank, RankGroup, spec_for
+from rank_group import PAGE_SIZE, Rank, RankGroup, spec_for
 from script import Script
 from tiny_llamas import Oracle
 from tiny_models import MODELS
 
+from headway.core.specs import EngineSpec
 from headway.worker.execution.profile import step_bytes
 from headway.worker.execution.runner import Runner
 from headway.worker.parallel.communicator import alone
@@ -99,3 +100,29 @@ def cuda_runner(path: Path, *, graph_mib: int, allocate: bool = True) -> Runner:
     if allocate:
         runner.allocate(ROWS * PAGES_A_ROW)
     return runner
+
+
+@pytest.mark.parametrize(
+    ("name", "dtype"), [("gqa-tied", "bfloat16"), ("gemma2", "bfloat16"), ("qwen3-moe", "float32")]
+)
+def test_the_same_bits_in_any_company(name: str, dtype: str, checkpoint: Callable[[str], Path]) -> None:
+    """With `batch_invariant`: alone, among many in chunks, and after preemption."""
+    group = RankGroup(1, 1)
+    group.alone = Rank(alone("cuda"))
+    engine = EngineSpec(page_size=PAGE_SIZE, batch_invariant="on", max_sequences=80)
+    group.load(checkpoint(name), pages=600, device="cuda", dtype=dtype, engine=engine)
+    script = Script(group, pages=600)
+    draw = np.random.default_rng(3)
+    prompt = draw.integers(5, 128, 61).tolist()
+    single = script.add(0, prompt)
+    script.finish(6)
+    script.free(0)
+    for row in range(70):
+        script.add(2 + row, draw.integers(5, 128, 3 + row % 40).tolist())
+    among = script.add(1, prompt)
+    script.finish(3, chunk=7)
+    script.free(1)
+    again = script.add(1, among.tokens, prompt=len(prompt))
+    script.finish(6, chunk=30)
+    assert again.output == single.output
+    assert np.array_equal(np.stack([*among.logits, *again.logits]), np.stack(single.logits))

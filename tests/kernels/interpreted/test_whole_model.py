@@ -55,3 +55,23 @@ def test_padded_steps_by_the_kernels(tmp_path: Path) -> None:
     graphs._seen, graphs._line = 100, [shape for shape in graphs._line if shape.rows == 2]
     assert decode(runner, prompts, ways, turns, told=False) == expected
     assert runner.replayer.captures == 1 and runner.replayer.replays == 2, "both steps by that of two rows"
+
+
+@pytest.mark.parametrize("name", ["gemma2", "qwen3-moe"])
+def test_the_same_bits_in_any_company(name: str, tmp_path: Path) -> None:
+    """Alone, and beside another row in chunks: all of the kernels that a batch-invariant model goes through."""
+    group = RankGroup(1, 1)
+    group.load(
+        write_model(tmp_path, name, num_hidden_layers=1),
+        engine=EngineSpec(page_size=8, max_context_tokens=32, batch_invariant="on"),
+    )
+    script = Script(group)
+    prompt = np.random.default_rng(3).integers(5, 128, 13).tolist()
+    alone = script.add(0, prompt)
+    script.finish(2)
+    script.free(0)
+    among = script.add(1, prompt)
+    script.add(2, prompt[4:9])
+    script.finish(2, chunk=7)
+    assert among.output == alone.output
+    assert np.array_equal(np.stack(among.logits), np.stack(alone.logits))
