@@ -54,10 +54,10 @@ def _deploy(spec: GroupSpec) -> None:
     deployment = serve.deployment(
         name=DEPLOYMENT,
         num_replicas=1,
-        # One bundle a stage; rank 0 runs in the Serve replica itself. Ranks share memory, so that all stages are on one
-        # node until the step plane spans nodes.
+        # One bundle a stage: a stage's ranks are on one node, and stages on as few nodes as have room for them. The
+        # first rank runs beside the leader, in the Serve replica's own bundle.
         placement_group_bundles=[{resource: float(spec.tp)} for _ in range(spec.pp)],
-        placement_group_strategy="STRICT_PACK",
+        placement_group_strategy="PACK",
         ray_actor_options=actor_options(resource, 1.0),
         health_check_period_s=HEALTH_PERIOD_S,
         health_check_timeout_s=HEALTH_TIMEOUT_S,
@@ -103,6 +103,5 @@ def _shortage(spec: GroupSpec) -> str:
     resource = device_resource(spec.device)
     total, free = (each.get(resource, 0) for each in resources())
     kind = "GPUs" if resource == "GPU" else "devices"
-    return (
-        f"waits for {spec.world_size} {kind} (tp {spec.tp} x pp {spec.pp}) on one node; {free:g} of {total:g} are free"
-    )
+    nodes = "on one node" if spec.pp == 1 else f"{spec.tp} of them on one node for each stage"
+    return f"waits for {spec.world_size} {kind} (tp {spec.tp} x pp {spec.pp}), {nodes}; {free:g} of {total:g} are free"
