@@ -36,6 +36,8 @@ DESCRIBE_TIMEOUT_S = 10.0
 SYNC_TIMEOUT_S = 30.0
 # A leader reports every second also when idle. Pings do not show this: a hung process may still answer them.
 SILENCE_S = 15.0
+# A message that has so many gets no more commands: transports take 64 MiB, and one prompt may be long.
+BATCH_BYTES = 1 << 20
 
 
 class Session:
@@ -119,7 +121,9 @@ class Session:
         await self._learn_model(stub)
         self._commands = asyncio.Queue()
         call = stub.Session(None)
-        writer = asyncio.create_task(self._write(call, self._commands))
+        assert self.replica.description is not None
+        most = self.replica.description.answer.max_commands
+        writer = asyncio.create_task(self._write(call, self._commands, most))
         hello = self._intake.tracker.hello(self._router_id)
         self._commands.put_nowait(engine_pb2.SessionRequest(hello=hello))
         try:
@@ -152,11 +156,11 @@ class Session:
         replica.description = describe(answer, await self._assets.get(answer.revision, stub))
 
     @staticmethod
-    async def _write(call: _Call, commands: asyncio.Queue[engine_pb2.SessionRequest]) -> None:
+    async def _write(call: _Call, commands: asyncio.Queue[engine_pb2.SessionRequest], most: int) -> None:
         # A failed write ends the call, which the reader sees and tells.
         with suppress(grpc.aio.AioRpcError, asyncio.InvalidStateError):
             while True:
-                await call.write(await commands.get())
+                await call.write(_joined(await commands.get(), commands, most))
 
     def _take(self, report: engine_pb2.SessionResponse) -> None:
         self._intake.take(report)
@@ -177,3 +181,15 @@ class Session:
         self._last_why = why
         if was_synced:
             self._on_change()
+
+
+def _joined(
+    first: engine_pb2.SessionRequest, others: asyncio.Queue[engine_pb2.SessionRequest], most: int
+) -> engine_pb2.SessionRequest:
+    """`first` and what waits behind it, as one message of at most so many commands: a burst of requests costs a few
+    writes and reads, and reaches the scheduler together."""
+    batch, size = [first], first.ByteSize()
+    while len(batch) < most and size < BATCH_BYTES and not others.empty():
+        batch.append(others.get_nowait())
+        size += batch[-1].ByteSize()
+    return first if len(batch) == 1 else engine_pb2.SessionRequest(batch=engine_pb2.CommandBatch(commands=batch))

@@ -164,6 +164,33 @@ async def test_slow_reader_gets_merged_reports_and_holds_up_nobody(worker, sessi
         await slow.close()
 
 
+async def test_commands_in_one_message_are_taken_in_order(worker, session_to):
+    async with session_to(worker) as session, channel_to(worker.endpoint) as channel:
+        described = await EngineServiceStub(channel).Describe(engine_pb2.DescribeRequest())
+        assert described.max_commands >= 4
+        alone = await session.generate(prompt(21), 6)
+        stopped, first = session.command(prompt(20), LONG)
+        refused, second = session.command([], 6)
+        goes_on, third = session.command(prompt(21), 6)
+        abort = engine_pb2.SessionRequest(abort=engine_pb2.AbortSequence(id=first.submit.id))
+        batch = engine_pb2.CommandBatch(commands=[first, second, abort, third])
+        await session.call.write(engine_pb2.SessionRequest(batch=batch))
+        for stream in (stopped, refused, goes_on):
+            await asyncio.wait_for(stream.done.wait(), 20)
+        assert stopped.last.finish_reason == FINISH_REASON_ABORTED
+        assert refused.refusal.field == "token_ids"
+        assert goes_on.token_ids == alone.token_ids
+
+
+@pytest.mark.parametrize("command", [{"hello": engine_pb2.Hello(router_id="r")}, {"batch": {}}, {}])
+async def test_a_batch_holds_submits_and_aborts_only(worker, session_to, command):
+    async with session_to(worker) as session:
+        batch = engine_pb2.CommandBatch(commands=[engine_pb2.SessionRequest(**command)])
+        await session.call.write(engine_pb2.SessionRequest(batch=batch))
+        assert await session.call.code() is grpc.StatusCode.INVALID_ARGUMENT
+        assert "batch.commands" in await session.call.details()
+
+
 @pytest.mark.parametrize(
     ("change", "code", "names"),
     [

@@ -127,3 +127,30 @@ async def test_many_requests_share_the_session(rig: Rig, new_engine: NewEngine) 
     answers = await asyncio.gather(*map(rig.tokens, requests))
     assert answers == [expected_tokens([n], n, 1 + n % 7) for n in range(12)]
     assert len(engine.hellos) == 1
+
+
+@pytest.mark.parametrize("most", [0, 3])
+async def test_a_burst_of_requests_shares_messages_as_far_as_the_leader_takes_them(
+    rig: Rig, new_engine: NewEngine, most: int
+) -> None:
+    engine = await new_engine()
+    engine.max_commands = most
+    await rig.connect(engine)
+    burst = [request(f"q{number}", prompt=[number, 2, 3], count=3) for number in range(8)]
+    got = await asyncio.gather(*(rig.tokens(one) for one in burst))
+    assert got == [expected_tokens(one.token_ids, one.sampling.seed, 3) for one in burst]
+    ids = [submit.id for submit in engine.submits]
+    assert ids == sorted(ids)
+    assert sum(engine.batches) == 8
+    assert max(engine.batches) == max(most, 1)
+
+
+async def test_a_long_prompt_is_not_joined_by_more_than_a_message_may_hold(
+    rig: Rig, new_engine: NewEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(session, "BATCH_BYTES", 150)
+    engine = await new_engine()
+    await rig.connect(engine)
+    burst = [request(f"q{number}", prompt=[number] * 200, count=2) for number in range(4)]
+    await asyncio.gather(*(rig.tokens(one) for one in burst))
+    assert engine.batches == [1] * 4

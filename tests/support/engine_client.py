@@ -70,6 +70,14 @@ class EngineSession:
         sampling: SamplingParams = GREEDY,
         **fields: object,
     ) -> Stream:
+        stream, command = self.command(token_ids, max_new_tokens, sampling, **fields)
+        await self.call.write(command)
+        return stream
+
+    def command(
+        self, token_ids: Sequence[int], max_new_tokens: int, sampling: SamplingParams = GREEDY, **fields: object
+    ) -> tuple[Stream, engine_pb2.SessionRequest]:
+        """A submit that is still to be sent."""
         self.ids += 1
         message = engine_pb2.Submit(
             id=fields.pop("id", self.ids),  # type: ignore[arg-type]
@@ -80,8 +88,7 @@ class EngineSession:
             **fields,  # type: ignore[arg-type]
         )
         stream = self.streams[message.id] = Stream()
-        await self.call.write(engine_pb2.SessionRequest(submit=message))
-        return stream
+        return stream, engine_pb2.SessionRequest(submit=message)
 
     async def abort(self, id: int) -> None:
         await self.call.write(engine_pb2.SessionRequest(abort=engine_pb2.AbortSequence(id=id)))

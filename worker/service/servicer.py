@@ -28,6 +28,7 @@ MOST_COMMANDS = 4096  # that the engine has not come to yet
 MOST_UNREAD = 16384  # requests with news that a router has not fetched
 BEHIND_S = 0.002
 
+MAX_COMMANDS = 256
 TEXT_ASSETS = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja")
 
 
@@ -48,6 +49,7 @@ class ServedEngine:
         self.grammars = grammars
         self.limits = limits
         self.description = description
+        self.description.max_commands = MAX_COMMANDS
         self.model_path = model_path
 
 
@@ -161,6 +163,11 @@ def _take(engine: ServedEngine, session: Session, request: engine_pb2.SessionReq
             if (task := session.compiling.get(request.abort.id)) is not None:
                 task.cancel()
             inbox.put(Abort(session.number, request.abort.id))
+        case "batch":
+            for command in request.batch.commands:
+                if command.WhichOneof("command") not in ("submit", "abort"):
+                    raise InvalidRequest("batch.commands: each one is a submit or an abort", field="batch.commands")
+                _take(engine, session, command)
         case "hello":
             raise InvalidRequest("hello: only the first message of a session is a Hello", field="hello")
         case _:

@@ -51,14 +51,22 @@ class AdapterUse(_message.Message):
     def __init__(self, name: _Optional[str] = ..., revision: _Optional[str] = ...) -> None: ...
 
 class SessionRequest(_message.Message):
-    __slots__ = ("hello", "submit", "abort")
+    __slots__ = ("hello", "submit", "abort", "batch")
     HELLO_FIELD_NUMBER: _ClassVar[int]
     SUBMIT_FIELD_NUMBER: _ClassVar[int]
     ABORT_FIELD_NUMBER: _ClassVar[int]
+    BATCH_FIELD_NUMBER: _ClassVar[int]
     hello: Hello
     submit: Submit
     abort: AbortSequence
-    def __init__(self, hello: _Optional[_Union[Hello, _Mapping]] = ..., submit: _Optional[_Union[Submit, _Mapping]] = ..., abort: _Optional[_Union[AbortSequence, _Mapping]] = ...) -> None: ...
+    batch: CommandBatch
+    def __init__(self, hello: _Optional[_Union[Hello, _Mapping]] = ..., submit: _Optional[_Union[Submit, _Mapping]] = ..., abort: _Optional[_Union[AbortSequence, _Mapping]] = ..., batch: _Optional[_Union[CommandBatch, _Mapping]] = ...) -> None: ...
+
+class CommandBatch(_message.Message):
+    __slots__ = ("commands",)
+    COMMANDS_FIELD_NUMBER: _ClassVar[int]
+    commands: _containers.RepeatedCompositeFieldContainer[SessionRequest]
+    def __init__(self, commands: _Optional[_Iterable[_Union[SessionRequest, _Mapping]]] = ...) -> None: ...
 
 class Hello(_message.Message):
     __slots__ = ("router_id", "incarnation", "after_sequence")
@@ -314,7 +322,7 @@ class DescribeRequest(_message.Message):
     def __init__(self) -> None: ...
 
 class DescribeResponse(_message.Message):
-    __slots__ = ("replica_id", "model", "revision", "incarnation", "page_size", "max_context_tokens", "vocab_size", "tensor_parallel", "pipeline_parallel", "eos_token_ids", "default_sampling", "device", "max_sequences", "max_waiting", "embedding_size")
+    __slots__ = ("replica_id", "model", "revision", "incarnation", "page_size", "max_context_tokens", "vocab_size", "tensor_parallel", "pipeline_parallel", "eos_token_ids", "default_sampling", "device", "max_sequences", "max_waiting", "embedding_size", "max_commands")
     REPLICA_ID_FIELD_NUMBER: _ClassVar[int]
     MODEL_FIELD_NUMBER: _ClassVar[int]
     REVISION_FIELD_NUMBER: _ClassVar[int]
@@ -330,6 +338,7 @@ class DescribeResponse(_message.Message):
     MAX_SEQUENCES_FIELD_NUMBER: _ClassVar[int]
     MAX_WAITING_FIELD_NUMBER: _ClassVar[int]
     EMBEDDING_SIZE_FIELD_NUMBER: _ClassVar[int]
+    MAX_COMMANDS_FIELD_NUMBER: _ClassVar[int]
     replica_id: str
     model: str
     revision: str
@@ -345,7 +354,8 @@ class DescribeResponse(_message.Message):
     max_sequences: int
     max_waiting: int
     embedding_size: int
-    def __init__(self, replica_id: _Optional[str] = ..., model: _Optional[str] = ..., revision: _Optional[str] = ..., incarnation: _Optional[str] = ..., page_size: _Optional[int] = ..., max_context_tokens: _Optional[int] = ..., vocab_size: _Optional[int] = ..., tensor_parallel: _Optional[int] = ..., pipeline_parallel: _Optional[int] = ..., eos_token_ids: _Optional[_Iterable[int]] = ..., default_sampling: _Optional[_Union[_sampling_pb2.Sampling, _Mapping]] = ..., device: _Optional[str] = ..., max_sequences: _Optional[int] = ..., max_waiting: _Optional[int] = ..., embedding_size: _Optional[int] = ...) -> None: ...
+    max_commands: int
+    def __init__(self, replica_id: _Optional[str] = ..., model: _Optional[str] = ..., revision: _Optional[str] = ..., incarnation: _Optional[str] = ..., page_size: _Optional[int] = ..., max_context_tokens: _Optional[int] = ..., vocab_size: _Optional[int] = ..., tensor_parallel: _Optional[int] = ..., pipeline_parallel: _Optional[int] = ..., eos_token_ids: _Optional[_Iterable[int]] = ..., default_sampling: _Optional[_Union[_sampling_pb2.Sampling, _Mapping]] = ..., device: _Optional[str] = ..., max_sequences: _Optional[int] = ..., max_waiting: _Optional[int] = ..., embedding_size: _Optional[int] = ..., max_commands: _Optional[int] = ...) -> None: ...
 
 class GetTextAssetsRequest(_message.Message):
     __slots__ = ()

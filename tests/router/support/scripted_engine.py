@@ -105,6 +105,8 @@ class ScriptedEngine(EngineServiceServicer):
         self.hellos: list[engine_pb2.Hello] = []
         self.submits: list[engine_pb2.Submit] = []
         self.aborts: list[int] = []
+        self.max_commands = 8
+        self.batches: list[int] = []  # commands in each message after Hello
         self.asset_calls = 0
         self.port = 0
         self.incarnation = "boot-0"
@@ -223,6 +225,7 @@ class ScriptedEngine(EngineServiceServicer):
             max_sequences=8,
             max_waiting=16,
             embedding_size=EMBEDDING_SIZE,
+            max_commands=self.max_commands,
         )
 
     async def GetTextAssets(self, request: Any, context: Any) -> engine_pb2.GetTextAssetsResponse:
@@ -306,11 +309,14 @@ class ScriptedEngine(EngineServiceServicer):
 
     async def _read(self, requests: AsyncIterator[engine_pb2.SessionRequest], stream: Stream) -> None:
         async for request in requests:
-            if request.HasField("submit"):
-                self._take_submit(request.submit, stream)
-            elif request.HasField("abort"):
-                self.aborts.append(request.abort.id)
-                stream.rows.pop(request.abort.id, None)
+            commands = request.batch.commands if request.HasField("batch") else [request]
+            self.batches.append(len(commands))
+            for command in commands:
+                if command.HasField("submit"):
+                    self._take_submit(command.submit, stream)
+                elif command.HasField("abort"):
+                    self.aborts.append(command.abort.id)
+                    stream.rows.pop(command.abort.id, None)
 
     def _take_submit(self, submit: engine_pb2.Submit, stream: Stream) -> None:
         self.submits.append(submit)
