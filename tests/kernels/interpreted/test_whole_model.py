@@ -62,7 +62,7 @@ def test_the_same_bits_in_any_company(name: str, tmp_path: Path) -> None:
     """Alone, and beside another row in chunks: all of the kernels that a batch-invariant model goes through."""
     group = RankGroup(1, 1)
     group.load(
-        write_model(tmp_path, name, num_hidden_layers=1),
+        write_model(tmp_path, name, num_hidden_layers=2),
         engine=EngineSpec(page_size=8, max_context_tokens=32, batch_invariant="on"),
     )
     script = Script(group)
