@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from typing import NamedTuple
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -13,9 +14,12 @@ from torch import Tensor
 from ...kernels import linear_w4a16, linear_w8a8
 from ...kernels.attention_decode import attention_decode
 from ...kernels.attention_prefill import attention_prefill, plan_tiles, tile_queries
+from ...kernels.geglu import geglu
+from ...kernels.grouped_lora_tiles import LoraSlots, column_blocks, grouped_lora_tiles, plan_lora_tiles
 from ...kernels.kv_pages import KvPages
 from ...kernels.narrow import quantize_heads
 from ...kernels.page_copy import PageTensors, gather_pages
+from ...kernels.penalties import Penalty, penalize
 from ...kernels.rms_norm import add_rms_norm
 from ...kernels.rope_kv_write import rope_kv_write
 from ...kernels.rotary import rotary_tables
@@ -43,7 +47,7 @@ class Case(NamedTuple):
 def table(device: torch.device, ceilings: Ceilings, *, tiny: bool) -> str:
     """Markdown. A case that fails says so in its line, and the others go on."""
     lines = ["| kernel | shape | µs | share of its floor | torch µs |", "|---|---|---|---|---|"]
-    for make in (_decode, _prefill, _linear, _elementwise, _sampling, _pages):
+    for make in (_decode, _prefill, _linear, _adapters, _elementwise, _sampling, _pages):
         for case in make(device, tiny):
             lines.append(_line(case, device, ceilings))
             if device.type == "cuda":
@@ -144,6 +148,23 @@ def _linear(device: torch.device, tiny: bool) -> Iterator[Case]:
             yield Case("linear 4-bit", shape, wide.numel() * (0.5 + 4 / 128) + 2 * around, flops, ours, peer)
 
 
+def _adapters(device: torch.device, tiny: bool) -> Iterator[Case]:
+    """One row in each adapter, then many in few: queries, keys and values of a layer at rank 16."""
+    widths = (64, 64) if tiny else (HIDDEN, KV_HEADS * DIM, KV_HEADS * DIM)
+    inputs, most = (128, 4) if tiny else (HIDDEN, 16)
+    for rows, adapters in [(3, 2)] if tiny else [(8, 8), (64, 8), (512, 1)]:
+        down = torch.randn(adapters, len(widths), most, inputs, device=device, dtype=HALF)
+        up = torch.randn(adapters, sum(widths), most, device=device, dtype=HALF)
+        ranks = torch.full((adapters, len(widths)), most, dtype=torch.int32, device=device)
+        slots = LoraSlots(down, up, ranks, column_blocks(widths).to(device))
+        tiles = plan_lora_tiles(np.arange(rows, dtype=np.int32) % adapters, device)
+        x, out = (torch.randn(rows, size, device=device, dtype=HALF) for size in (inputs, sum(widths)))
+        size = 2 * (down.numel() + up.numel() + x.numel() + 2 * out.numel())
+        flops = 2 * rows * most * (len(widths) * inputs + sum(widths))
+        run = partial(grouped_lora_tiles, out, x, slots, tiles)
+        yield Case("adapters", f"{rows} rows, {adapters} of rank {most}", size, flops, run)
+
+
 def _elementwise(device: torch.device, tiny: bool) -> Iterator[Case]:
     cos, sin = (one.to(device) for one in rotary_tables(torch.rand(DIM // 2), 4096, HALF))
     for tokens in (3,) if tiny else (64, 2048):
@@ -157,6 +178,7 @@ def _elementwise(device: torch.device, tiny: bool) -> Iterator[Case]:
         )  # fmt: skip
         gate_up = torch.randn(tokens, 2 * WIDTH, device=device, dtype=HALF)
         yield Case("swiglu", f"{tokens} × {WIDTH}", 6 * tokens * WIDTH, 0, partial(swiglu, gate_up))
+        yield Case("geglu", f"{tokens} × {WIDTH}", 6 * tokens * WIDTH, 0, partial(geglu, gate_up))
         pages, _ = _pages_for(max(1, tokens // 64), 64, device, HALF)
         qkv = torch.randn(tokens, HEADS + 2 * KV_HEADS, DIM, device=device, dtype=HALF)
         positions, slots = (torch.randperm(pages.keys.shape[0] * PAGE, device=device)[:tokens] for _ in range(2))
@@ -179,6 +201,9 @@ def _sampling(device: torch.device, tiny: bool) -> Iterator[Case]:
     filtered = plain._replace(top_k=plain.top_k + 50, top_p=0.9 * ones)
     size = 4 * logits.numel()
     yield Case("sample", f"{rows} × {vocab}", size, 0, partial(sample, logits, plain, filtered=False))
+    seen, counts = torch.ones_like(logits, dtype=torch.bool), torch.ones_like(logits)
+    penalties = [Penalty(row, seen[row], counts[row], 1.1, 0.1, 0.1) for row in range(rows)]
+    yield Case("penalties", f"{rows} × {vocab}", 13 * logits.numel(), 0, partial(penalize, logits.clone(), penalties))
     yield Case(
         "sample top-k top-p", f"{rows} × {vocab}", size, 0, partial(sample, logits, filtered, filtered=True),
         partial(torch.sort, logits, descending=True),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -12,8 +13,10 @@ import torch
 from captured import ENGINE, PAGES_A_ROW, ROWS, WAYS, capture_all, decode
 from rank_group import PAGE_SIZE, Rank, RankGroup, spec_for
 from script import Script
+from tiny_adapters import KINDS, PeftOracle, write_adapter
 from tiny_llamas import Oracle
 from tiny_models import MODELS
+from tiny_quantized import CASES, Written, quantize_inputs
 
 from headway.core.specs import EngineSpec
 from headway.worker.execution.profile import step_bytes
@@ -50,6 +53,74 @@ def test_half_types_stay_close(checkpoint: Callable[[str], Path], oracle: Callab
     script.finish(1)
     expected = oracle("demo").logits(row.tokens[:-1])[-1].numpy()
     assert np.abs(row.logits[0] - expected).max() < 0.25
+
+
+def script_on_cuda(model: Path, **changes: Any) -> Script:
+    """Prompts in chunks, then all rows together."""
+    group = RankGroup(1, 1)
+    group.alone = Rank(alone("cuda"))
+    vocab = group.load(model, device="cuda", dtype="float32", **changes)[0].vocab_size
+    script = Script(group)
+    draw = np.random.default_rng(5)
+    for index, size in enumerate((1, 9, 30)):
+        script.add(index, draw.integers(2, vocab, size).tolist())
+    script.finish(5, chunk=13)
+    return script
+
+
+def errors(script: Script, oracle: Oracle) -> tuple[list[float], float]:
+    """The largest error of each place's logits, and the spread of logits."""
+    apart, spread = [], 0.0
+    for row in script.rows.values():
+        expected = oracle.logits(row.tokens).numpy()[row.prompt - 1 : -1]
+        apart += np.abs(np.stack(row.logits) - expected).max(-1).tolist()
+        spread = max(spread, float(expected.std()))
+    return apart, spread
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_quantized_checkpoints(name: str, written: Callable[[str], Written]) -> None:
+    """By the kernels, whose products take operands of half types: float32 ones are not rounded."""
+    if CASES[name].activations == "fp8" and torch.cuda.get_device_capability() < (8, 9):
+        pytest.skip("no fp8 on this device")
+    oracle = Oracle(written(name).dense)
+    if CASES[name].activations:
+        quantize_inputs(oracle.model, CASES[name])
+    apart, spread = errors(script_on_cuda(written(name).quantized), oracle)
+    assert np.median(apart) < 0.02 * spread and max(apart) < 0.8 * spread
+
+
+@pytest.mark.parametrize(("kv_dtype", "bound"), [("bf16", 0.1), ("int8", 0.2), ("fp8", 0.6)])
+def test_narrow_keys_and_values(
+    kv_dtype: str, bound: float, checkpoint: Callable[[str], Path], oracle: Callable[[str], Oracle]
+) -> None:
+    if kv_dtype == "fp8" and torch.cuda.get_device_capability() < (8, 9):
+        pytest.skip("no fp8 on this device")
+    script = script_on_cuda(checkpoint("demo"), engine=EngineSpec(page_size=8, kv_dtype=kv_dtype))
+    apart, spread = errors(script, oracle("demo"))
+    assert 0 < max(apart) < bound * spread
+
+
+def test_adapters_in_one_batch(checkpoint: Callable[[str], Path], tmp_path: Path) -> None:
+    base = checkpoint("gqa-tied")
+    paths = [write_adapter(tmp_path / str(index), base, index, **KINDS[index]) for index in range(3)]
+    peft = PeftOracle(base, paths)
+    group = RankGroup(1, 1)
+    group.alone = Rank(alone("cuda"))
+    group.load(base, 200, device="cuda", dtype="float32", engine=EngineSpec(page_size=8, max_lora_rank=16))
+    script = Script(group, pages=200)
+    for number, path in enumerate(paths):
+        assert group.read_adapter(number + 1, path)[0][1] == ""
+        script.adapters.append((number, number + 1))
+    for row in range(4):
+        script.add(
+            row, np.random.default_rng(row).integers(2, 128, 5 + 7 * row).tolist(), adapter=row if row < 3 else -1
+        )
+    script.finish(4)
+    for index, row in script.rows.items():
+        with peft.using(index if index < 3 else -1):
+            expected = peft.logits(row.tokens).numpy()[row.prompt - 1 : -1]
+        np.testing.assert_allclose(np.stack(row.logits), expected, atol=5e-4, rtol=5e-4)
 
 
 @pytest.mark.parametrize("name", ["gqa-tied", "gemma2", "qwen3-moe"])
