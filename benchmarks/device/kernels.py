@@ -26,6 +26,7 @@ from ...kernels.rotary import rotary_tables
 from ...kernels.sample import Draws, sample
 from ...kernels.swiglu import swiglu
 from .ceilings import Ceilings
+from .flex import Chunks, flex_attention
 from .timing import seconds
 
 HEADS, KV_HEADS, DIM, PAGE = 32, 8, 128, 16
@@ -58,11 +59,19 @@ def table(device: torch.device, ceilings: Ceilings, *, tiny: bool) -> str:
 def _line(case: Case, device: torch.device, ceilings: Ceilings) -> str:
     try:
         spent = seconds(case.ours, device)
-        peer = f"{seconds(case.peer, device) * 1e6:.0f}" if case.peer else "–"
     except Exception as error:
         return f"| {case.name} | {case.shape} | {type(error).__name__}: {str(error)[:80]} | | |"
     share = ceilings.floor(case.bytes, case.operations) / spent
-    return f"| {case.name} | {case.shape} | {spent * 1e6:.0f} | {share:.0%} | {peer} |"
+    return f"| {case.name} | {case.shape} | {spent * 1e6:.0f} | {share:.0%} | {_peer(case, device)} |"
+
+
+def _peer(case: Case, device: torch.device) -> str:
+    if case.peer is None:
+        return "–"
+    try:
+        return f"{seconds(case.peer, device) * 1e6:.0f}"
+    except Exception as error:  # it is torch's, and takes nothing from ours
+        return type(error).__name__
 
 
 def _pages_for(rows: int, context: int, device: torch.device, cache: torch.dtype) -> tuple[KvPages, Tensor]:
@@ -101,24 +110,37 @@ def _dense(rows: int, context: int, device: torch.device) -> Callable[[], Tensor
     return lambda: F.scaled_dot_product_attention(query, key, value, enable_gqa=True)
 
 
+PREFILLS = (
+    Chunks(8, 1024, 1024), Chunks(1, 8192, 8192), Chunks(4, 512, 8192), Chunks(4, 4096, 4096, 1024, 50.0),
+)  # fmt: skip
+
+
 def _prefill(device: torch.device, tiny: bool) -> Iterator[Case]:
-    for rows, queries, context in [(2, 20, 40)] if tiny else [(8, 1024, 1024), (1, 8192, 8192), (4, 512, 8192)]:
+    for chunks in (Chunks(2, 20, 40), Chunks(1, 30, 30, 10, 50.0)) if tiny else PREFILLS:
+        rows, queries, context, window, softcap = chunks
         pages, tables = _pages_for(rows, context, device, HALF)
         query = torch.randn(rows * queries, HEADS, DIM, device=device, dtype=HALF)
         firsts = list(range(0, rows * queries, queries))
         tiles = plan_tiles(firsts, [queries] * rows, [context] * rows, tile_queries(HEADS, KV_HEADS, DIM)).to(device)
         out = torch.empty(rows * queries, HEADS * DIM, device=device, dtype=HALF)
-        pairs = rows * (queries * context - queries * (queries - 1) // 2)
         size = 2 * rows * (context * KV_HEADS * 2 + queries * HEADS * 2) * DIM
 
-        ours = partial(attention_prefill, query, pages, tables, tiles, DIM**-0.5, out)
-        peer = _causal(rows, queries, device) if queries == context else None
-        yield Case("prefill attention", f"{rows} × {queries} of {context}", size, 4 * pairs * HEADS * DIM, ours, peer)
+        ours = partial(
+            attention_prefill, query, pages, tables, tiles, DIM**-0.5, out, window=window, softcap=softcap
+        )  # fmt: skip
+        extra = f", window {window}, capped" if window else ""
+        peer = None if tiny else _dense_prefill(chunks, device)
+        flops = 4 * chunks.pairs * HEADS * DIM
+        yield Case("prefill attention", f"{rows} × {queries} of {context}{extra}", size, flops, ours, peer)
 
 
-def _causal(rows: int, queries: int, device: torch.device) -> Callable[[], Tensor]:
-    query = torch.randn(rows, HEADS, queries, DIM, device=device, dtype=HALF)
-    key, value = (torch.randn(rows, KV_HEADS, queries, DIM, device=device, dtype=HALF) for _ in range(2))
+def _dense_prefill(chunks: Chunks, device: torch.device) -> Callable[[], Tensor]:
+    """torch's attention, where nothing is paged: SDPA for whole prompts, FlexAttention where it has no way for them."""
+    query = torch.randn(chunks.rows, HEADS, chunks.queries, DIM, device=device, dtype=HALF)
+    cache = (chunks.rows, KV_HEADS, chunks.context, DIM)
+    key, value = (torch.randn(cache, device=device, dtype=HALF) for _ in range(2))
+    if chunks.queries < chunks.context or chunks.window:
+        return flex_attention(chunks, query, key, value)
     return lambda: F.scaled_dot_product_attention(query, key, value, is_causal=True, enable_gqa=True)
 
 
