@@ -16,6 +16,7 @@ GROUPS = {
     "rank 0 stopped": ("--pp", "2", "--step-timeout", "3"),
     "rank 1 stopped": ("--pp", "2", "--step-timeout", "3"),
     "leader killed": ("--tp", "2"),
+    "leader stopped": ("--step-timeout", "3"),
     "told to stop": ("--tp", "2"),
 }
 
@@ -61,6 +62,14 @@ def test_ranks_go_with_their_leader_and_leave_nothing(groups):
     assert [named_memory(pid) for pid in worker.pids] == [[], [], []]
     os.kill(worker.pids[0], signal.SIGKILL)
     assert not wait_gone(worker.pids, 5)
+
+
+def test_a_stopped_leader_is_killed_by_its_rank(groups):
+    worker = groups["leader stopped"].wait_ready()
+    os.kill(worker.pids[0], signal.SIGSTOP)
+    assert worker.process.wait(30) == -signal.SIGKILL
+    assert not wait_gone(worker.pids, 5)
+    assert "the leader has sent no plan for 4 s" in worker.log.read_text()
 
 
 def test_stops_clean(groups):

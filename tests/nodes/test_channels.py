@@ -172,3 +172,9 @@ def test_it_listens_on_its_address_only(exchange):
 def test_an_address_of_another_machine_is_refused():
     with pytest.raises(OSError, match=r"cannot listen on 192\.0\.2\.1"):
         Exchange("192.0.2.1", TOKEN, SLOW_S)
+
+
+def test_a_timeout_may_be_any_number():
+    for timeout_s in (0.001, 1e9):
+        exchange = Exchange("127.0.0.1", TOKEN, timeout_s)
+        exchange.close()

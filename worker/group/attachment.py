@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import select
+import signal
 import socket
 import threading
 from typing import Protocol
@@ -13,6 +15,9 @@ from .errors import EXIT_LEADER_GONE
 from .nodes.place import this_node
 from .ring import RingMemory, RingReader, RingWriter
 from .spec import RankSpec
+from .vigil import Vigil
+
+log = logging.getLogger(__name__)
 
 
 class Attachment(Protocol):
@@ -70,11 +75,18 @@ class Beside:
     def __init__(self, spec: RankSpec) -> None:
         self._link = control.connect(spec.control)
         control.send(self._link, control.Attach(spec.rank, spec.token, os.getpid()))
-        self._tie = _LeaderTie(spec.leader_pid, self._link)
+        self._vigil = Vigil(spec.group.engine.step_timeout_s)
+        self._tie = _LeaderTie(spec.leader_pid, self._link, self._vigil)
         reader, (plans, wake, *results) = control.receive_fds(self._link)
         self._plans = RingReader(reader, plans, wake)
         self._results = RingWriter(RingMemory(results[0], results[1:])) if results else None
-        self.read_plan, self.mark, self.note = self._plans.read, self._plans.mark, self._plans.note
+        self.mark, self.note = self._plans.mark, self._plans.note
+
+    def read_plan(self) -> bytes:
+        self._vigil.waits()
+        plan = self._plans.read()
+        self._vigil.read()
+        return plan
 
     def plan_waiting(self) -> bool:
         return self._plans.waiting
@@ -95,10 +107,13 @@ class Beside:
 
 
 class _LeaderTie:
-    """A thread that ends this process when the leader is gone. A Ray actor has no parent-death signal for that."""
+    """A thread that ends this process when the leader is gone: a Ray actor has no parent-death signal for that.
 
-    def __init__(self, leader_pid: int, link: socket.socket) -> None:
+    A leader that lives but sends no plans it kills first, so that whoever supervises it starts the group again."""
+
+    def __init__(self, leader_pid: int, link: socket.socket, vigil: Vigil) -> None:
         self._link = link
+        self._vigil = vigil
         self._leader = os.pidfd_open(leader_pid)
         self._untie = os.eventfd(0, os.EFD_CLOEXEC)
         self._thread = threading.Thread(target=self._watch, name="headway-leader-tie", daemon=True)
@@ -116,7 +131,11 @@ class _LeaderTie:
         poll.register(self._untie, select.POLLIN)
         poll.register(self._link, 0)  # POLLHUP, when the leader closes its end, is always reported
         while True:
-            for fd, _ in poll.poll():
+            for fd, _ in poll.poll(int(self._vigil.tick_s * 1000)):
                 if fd == self._untie:
                     return
+                os._exit(EXIT_LEADER_GONE)
+            if self._vigil.look():
+                log.critical("the leader has sent no plan for %g s: it is killed", self._vigil.patience_s)
+                signal.pidfd_send_signal(self._leader, signal.SIGKILL)
                 os._exit(EXIT_LEADER_GONE)

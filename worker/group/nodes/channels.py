@@ -12,6 +12,8 @@ from collections.abc import Sequence
 
 import zmq
 
+from .liveness import LONGEST_S
+
 DEPTH = 64
 """Messages that may wait on each side of a connection: far more than plans are ever out at once."""
 PAUSE_S = 0.0002
@@ -93,7 +95,7 @@ class ResultSender:
 
     def write(self, message: bytes, timeout_s: float) -> None:
         """Sends a message. Raises TimeoutError when the leader makes no room in time."""
-        if not self._socket.poll(max(0, int(timeout_s * 1000)), zmq.POLLOUT):
+        if not self._socket.poll(int(min(timeout_s, LONGEST_S) * 1000), zmq.POLLOUT):
             raise TimeoutError("the leader, on another node, takes no result")
         self._socket.send(_number(next(self._numbers)) + message)
 
