@@ -16,6 +16,7 @@ def alone(monkeypatch: pytest.MonkeyPatch) -> None:
     """As on a machine whose groups all see each other; other names, so that nobody else here is in the way."""
     monkeypatch.setattr(cores, "_sees_its_neighbours", lambda: True)
     monkeypatch.setattr(cores, "NAME", f"test-{os.getpid()}-core")
+    monkeypatch.setattr(os, "getloadavg", lambda: (0.0, 0.0, 0.0))
     monkeypatch.delenv("HEADWAY_PIN_CORES", raising=False)
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
 
@@ -47,6 +48,11 @@ def test_each_has_its_own_until_there_are_no_more() -> None:
 
 def test_no_cores_for_more_ranks_than_cores(monkeypatch: pytest.MonkeyPatch) -> None:
     assert in_threads(1, len(os.sched_getaffinity(0)) + 1)[0][0] is None
+
+
+def test_no_cores_on_a_busy_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "getloadavg", lambda: ((os.cpu_count() or 1) + 0.1, 0.0, 0.0))
+    assert in_threads(1, 1)[0][0] is None
 
 
 @pytest.mark.parametrize(("name", "value"), [("HEADWAY_PIN_CORES", "0"), ("OMP_NUM_THREADS", "2")])

@@ -4,8 +4,9 @@ Ranks meet twice a layer: one that the kernel moves, or puts behind another on o
 claimed by binding an abstract socket of the core's name, which the kernel frees with the process: groups that know
 nothing of each other take different cores, and no crash leaves one taken.
 
-HEADWAY_PIN_CORES=0 turns it off. It is off by itself for ranks of several threads, and in containers that see all of a
-machine's cores: their neighbours would choose the same ones.
+HEADWAY_PIN_CORES=0 turns it off. It is off by itself for ranks of several threads, on a machine that has more to run than
+cores (a bound thread cannot go where there is room), and in containers that see all of a machine's cores: their
+neighbours would choose the same ones.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ def take_core(ranks: int) -> Core | None:
     if sys.platform != "linux" or not _sees_its_neighbours():
         return None
     cores = sorted(os.sched_getaffinity(0))
-    if len(cores) < ranks:
+    if len(cores) < ranks or os.getloadavg()[0] > (os.cpu_count() or 1):
         return None
     for number in cores:
         claim = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
