@@ -4,8 +4,8 @@ Ranks meet twice a layer: one that the kernel moves, or puts behind another on o
 claimed by binding an abstract socket of the core's name, which the kernel frees with the process: groups that know
 nothing of each other take different cores, and no crash leaves one taken.
 
-HEADWAY_PIN_CORES=0 turns it off. It is off by itself for ranks of several threads, on a machine that has more to run than
-cores (a bound thread cannot go where there is room), and in containers that see all of a machine's cores: their
+HEADWAY_PIN_CORES=0 turns it off. It is off by itself for ranks of several threads, on a machine that has more to run
+than cores (a bound thread cannot go where there is room), and in containers that see all of a machine's cores: their
 neighbours would choose the same ones.
 """
 
