@@ -46,9 +46,10 @@ def linear_w8a8_reference(
     x: Tensor, scale: Tensor, weight: Tensor, weight_scale: Tensor, bias: Tensor | None, dtype: torch.dtype
 ) -> Tensor:
     """The same on quantized rows `x` [rows, inputs] with `scale` [rows]: whole numbers as they are, fp8 in float64."""
-    whole = x.is_cpu and x.dtype == torch.int8
-    sums = torch._int_mm(x, weight.T).double() if whole else x.double() @ weight.double().T
-    out = sums * scale.double().unsqueeze(-1) * weight_scale.double()
+    if x.is_cpu and x.dtype == torch.int8:
+        out = torch._int_mm(x, weight.T).float().mul_(scale.unsqueeze(-1)).mul_(weight_scale)
+        return (out if bias is None else out.add_(bias)).to(dtype)
+    out = (x.double() @ weight.double().T) * scale.double().unsqueeze(-1) * weight_scale.double()
     return (out if bias is None else out + bias.double()).to(dtype)
 
 

@@ -1,7 +1,7 @@
 """Reads the parts of quantized products that a rank holds, and makes products of them.
 
-Where kernels run, weights stay as narrow as they are stored. On CPU those of 4 bits are unpacked when they are read:
-torch has no product for them that comes near the one of float32. Those of 8 bits stay.
+Where kernels run, weights stay as narrow as they are stored. On CPU those of 4 bits and of fp8 are widened when they
+are read: torch has no product for them that comes near the one of float32. Those of int8 stay.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from torch import Tensor
 from ...core.errors import ConfigError
 from ...kernels.launch import runs_on
 from ...kernels.linear_w4a16 import AWQ_ORDER, IN_ORDER, PackedWeight, linear_w4a16, nibbles_of, pack, unpacked
-from ...kernels.linear_w8a8 import linear_w8a8
+from ...kernels.linear_w8a8 import linear_w8a8, quantize_rows
 from .linear import Linear
 from .quantization import Layout, Quantization
 from .split import Part
@@ -68,7 +68,20 @@ def read_quantized(weights: WeightReader, how: Quantization, pieces: list[Piece]
     # Products of one input see it in one scale: the greatest cuts nothing off.
     static = torch.stack(inputs).amax(0) if inputs else None
     outputs, columns = wide.shape
+    if how.layout == Layout.FP8 and weights.device.type != "meta" and not runs_on(weights.device):
+        return QuantizedLinear(outputs, columns, _widened(wide, scale, bias, static), bias)
     return QuantizedLinear(outputs, columns, lambda x: linear_w8a8(x, wide, scale, bias, static), bias)
+
+
+def _widened(weight: Tensor, scale: Tensor, bias: Tensor | None, static: Tensor | None) -> Callable[[Tensor], Tensor]:
+    """What `linear_w8a8` gives, by a product in float32 of what the rounded inputs and weights stand for."""
+    product = Linear(weight.float() * scale.unsqueeze(-1), None if bias is None else bias.float())
+
+    def apply(x: Tensor) -> Tensor:
+        narrow, scales = quantize_rows(x, weight.dtype, static)
+        return product(narrow.float() * scales.unsqueeze(-1)).to(x.dtype)
+
+    return apply
 
 
 def _grouped(weights: WeightReader, how: Quantization, piece: Piece) -> PackedWeight:
