@@ -73,8 +73,8 @@ that (a last bit becomes a whole step now and then).
 QUANTIZED_REST = """
 4-bit weights stay 4-bit on a GPU and are multiplied with activations as they are; on CPU they are widened when they
 are read, as fp8 is. Weights of int8 stay so everywhere; inputs are rounded to int8 or fp8, each row by its own
-largest value, or by the stored `input_scale` where activations are static. At tp 2 and more, ranks that hold a part of the inputs
-round that part by itself.
+largest value, or by the stored `input_scale` where activations are static. At tp 2 and more, ranks that hold a part of
+the inputs round that part by itself.
 
 4-bit weights come in whole groups: `tp` has to leave each rank a multiple of the group, and of 128, of the
 attention's outputs and of the MLP's columns. What does not fit is refused with the numbers that do, before anything
