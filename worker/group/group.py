@@ -194,6 +194,7 @@ class WorkerGroup:
         grammars = GrammarCompiler(path, info.vocab_size, info.eos_token_ids, self._crew)
         self._service.ready(ServedEngine(hub, self._limits, description, path, adapters, grammars))
         self._standing.endpoint, self._standing.revision = self.endpoint, info.revision
+        engine.ping()  # from here on the ranks count on more plans (vigil.py)
         with self._lock:
             if self._failure is not None:
                 raise GroupFailed(self._failure[0])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-FIRST_PLANS = 2  # the leader goes on preparing after the first
+FIRST_PLANS = 2  # the leader prepares for a while after the first, and serves after the second
 LOOKS = 8
 PING_S = 1.0
 LONGEST_S = 86_400.0  # the system's timers take no number whatever
