@@ -12,6 +12,8 @@ from __future__ import annotations
 import argparse
 import os
 import platform
+import signal
+import sys
 import time
 import traceback
 from collections.abc import Callable, Coroutine, Iterator
@@ -127,6 +129,7 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, default=Path.home() / ".cache" / "headway-peers")
     parser.add_argument("--json", type=Path, help="write the figures there, too")
     options = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that servers end with us
     options.folder.mkdir(parents=True, exist_ok=True)
     every = list(turns(options))
     for turn in every:
