@@ -269,3 +269,63 @@ def test_warming_up_leaves_nothing_behind(pages: int, rows: int, budget: int) ->
     request = engine.submit([0] * (PAGE_SIZE - 2), 2)
     engine.run()
     assert list(request.tokens) == expected([0] * (PAGE_SIZE - 2), 2) and request.cached_tokens == 0
+
+
+def test_stages_share_rows_out_while_the_queue_is_held_up() -> None:
+    """Two plans out take half of what runs each, whoever waits for pages."""
+    pool = PagePool(16, PAGE_SIZE)
+    limits = Limits(
+        page_size=PAGE_SIZE, total_pages=16, max_context_tokens=64, max_sequences=32, token_budget=64, max_waiting=64,
+        vocab_size=50, stages=2, admission_forecast=False,
+    )  # fmt: skip
+    scheduler = Scheduler(limits, pool)
+    for number in range(40):
+        prompt = array("I", [number] * 6)
+        scheduler.submit(
+            Request(
+                session=0,
+                id=number,
+                tokens=prompt,
+                prompt_tokens=6,
+                max_new_tokens=6,
+                sampling=SamplingParams(),
+                root=root_key("tests"),
+                page_size=PAGE_SIZE,
+            )  # fmt: skip
+        )
+    out: deque[StepPlan] = deque()
+    shared = []
+    for _ in range(6):
+        while scheduler.may_plan:
+            out.append(scheduler.schedule())
+        shared.append([len(plan.work) for plan in out])
+        plan = out.popleft()
+        scheduler.update(StepResult(plan.step, [1] * sum(work.sample for work in plan.work)))
+    assert all(len(plans) == 2 and max(plans) - min(plans) <= 2 for plans in shared[3:]), shared
+
+
+def test_a_long_prompt_leaves_a_row_to_those_that_decode() -> None:
+    limits = Limits(
+        page_size=PAGE_SIZE, total_pages=256, max_context_tokens=1024, max_sequences=4, token_budget=8, max_waiting=4,
+        vocab_size=50, stages=2,
+    )  # fmt: skip
+    scheduler = Scheduler(limits, PagePool(256, PAGE_SIZE))
+
+    def request(id: int, tokens: int, priority: int) -> Request:
+        return Request(
+            session=0, id=id, tokens=array("I", [id] * tokens), prompt_tokens=tokens, max_new_tokens=100,
+            sampling=SamplingParams(), root=root_key("tests"), page_size=PAGE_SIZE, priority=priority,
+        )  # fmt: skip
+
+    decodes, prompt = request(1, 2, 0), request(2, 400, -1)
+    scheduler.submit(decodes)
+    plan = scheduler.schedule()
+    scheduler.update(StepResult(plan.step, [1]))
+    scheduler.submit(prompt)
+    out: deque[StepPlan] = deque()
+    for _ in range(20):
+        while scheduler.may_plan:
+            out.append(scheduler.schedule())
+        plan = out.popleft()
+        scheduler.update(StepResult(plan.step, [1] * sum(work.sample for work in plan.work)))
+    assert decodes.output_tokens > 8 and prompt.computed >= 64

@@ -76,7 +76,7 @@ def test_the_peak_is_that_of_a_simulation(shapes: list[tuple[int, int, int]], le
     used = pool.used_pages if len(requests) > 1 else 0
     if len(requests) > 1:
         pool.share(prefix)
-    peak = Forecast(pool, known_length(length)).peak(requests[:-1], requests[-1], prefix, used)
+    peak = Forecast(pool, known_length(length)).peak_with(requests[:-1], requests[-1], prefix, used)
     # A request is taken to fill half of its last page, and what a lone newcomer has found it gives back.
     assert abs(peak - simulated_peak(pool, requests, len(prefix), length)) <= len(requests) / 2 + 0.01
 
@@ -115,8 +115,19 @@ def run(forecast: bool) -> Engine:
 
 def test_outputs_as_long_as_the_last_ones_preempt_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
     assert run(forecast=True).scheduler.preemptions == 0
-    monkeypatch.setattr(Forecast, "peak", lambda *_: 0.0)
+    monkeypatch.setattr(Forecast, "_peak", lambda *_: 0.0)
     assert run(forecast=True).scheduler.preemptions > 0, "else this proves nothing"
+
+
+def test_one_that_outgrows_every_estimate_keeps_nobody_out() -> None:
+    engine = Engine(pages=64, max_sequences=4, token_budget=64, forecast=True)
+    engine.scheduler._roster.lengths = engine.scheduler._admission._forecast._lengths = known_length(16)
+    long = engine.submit(list(range(10)), 246)
+    while long.output_tokens < 140:  # twice that is more than there are pages for
+        engine.step()
+    brief = engine.submit(list(range(100, 104)), 4)
+    engine.step()
+    assert brief.pages
 
 
 def test_a_shared_prefix_counts_once() -> None:

@@ -139,7 +139,15 @@ class Admission:
             return True
         gone = set(victims)
         others = [other for other in self._roster.running if other not in gone]
-        return self._forecast.peak(others, request, hits, used) <= room
+        peak = self._forecast.peak_with(others, request, hits, used)
+        # One that is estimated to outgrow the room by itself must not keep out those who make nothing worse.
+        return peak <= room or peak <= self._forecast.peak(others, used)
+
+    @property
+    def held_up(self) -> bool:
+        """Whether the next one in the queue does not fit beside those that run."""
+        waiting = self._roster.waiting
+        return bool(waiting) and self._blocked(waiting[0])
 
     def _blocked(self, request: Request) -> bool:
         """Whether it did not fit before and nobody has left the batch since: its prefix is then not walked again."""

@@ -31,17 +31,21 @@ class Forecast:
         self._pool = pool
         self._lengths = lengths
 
-    def peak(self, running: Sequence[Request], newcomer: Request, hits: Sequence[int], used: int) -> float:
-        """Pages in use at the worst moment if `newcomer`, who holds the cached pages `hits`, joined `running`, who use
-        `used` without it.
+    def peak(self, running: Sequence[Request], used: int) -> float:
+        """Pages in use at the worst moment of `running`, one at least, who use `used` now.
 
         Pages that several of them share count once, and as if they were never given back.
         """
-        pool = self._pool
-        requests = [*running, newcomer]
+        return self._peak(running, [request.pages for request in running], used, 0)
+
+    def peak_with(self, running: Sequence[Request], newcomer: Request, hits: Sequence[int], used: int) -> float:
+        """The same if `newcomer`, who holds the cached pages `hits`, joined them."""
         pages = [*(request.pages for request in running), hits]
+        return self._peak([*running, newcomer], pages, used, self._pool.unshared(hits))
+
+    def _peak(self, requests: Sequence[Request], pages: Sequence[Sequence[int]], used: int, found: int) -> float:
+        pool = self._pool
         held = own = [len(each) for each in pages]
-        found = pool.unshared(hits)
         if sum(held) > used + found:
             own = [pool.unshared(each) for each in pages]
         known, prompts, most, arrivals, held_pages, own_pages = np.array(

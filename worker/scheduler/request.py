@@ -165,8 +165,8 @@ class Request:
 
     @property
     def sits_out(self) -> bool:
-        """Whether its grammar does not say yet which token may come next."""
-        return self.guide is not None and not self.guide.ready
+        """Whether its grammar does not say yet which token may come next, or none may and it is about to end."""
+        return self.guide is not None and (not self.guide.ready or self.guide.over)
 
     @property
     def remaining(self) -> int:

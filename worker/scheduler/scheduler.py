@@ -67,8 +67,8 @@ class Scheduler:
         """Whether the next plan can go out before a result comes in, and has something to do."""
         if not self._out:
             return True
-        if len(self._out) >= self.limits.plans_out:
-            return False
+        if len(self._out) >= self.limits.plans_out or not len(self._out[-1][1]):
+            return False  # after one that found nothing to do a result has to come first
         running = self._roster.running
         # What a grammar holds needs its last token: without it the others would leave it behind at every other step.
         if self.limits.stages == 1 and any(request.guide is not None for request in running):
@@ -185,6 +185,7 @@ class Scheduler:
         if logprobs is not None or request.prompt_logprobs >= 0:
             outcome = outcome._replace(logprobs=logprobs, prompt_logprobs=request.take_prompt_scores())
         if outcome.ended:
+            self._guides.drop(request)
             self._roster.leave(request)
         else:
             self._guides.push(request, token)
@@ -192,13 +193,16 @@ class Scheduler:
 
     def _rows_a_plan(self) -> int:
         """Rows that may have work in one plan: an equal part of all for each stage."""
-        rows = min(self.running + self.waiting, self.limits.max_sequences)
+        waiting = 0 if self._admission.held_up else self.waiting
+        rows = min(self.running + waiting, self.limits.max_sequences)
         return -(-rows // self.limits.stages)
 
     def _serve(self, request: Request, shares: Shares) -> None:
         """Gives a running request its tokens: one when it decodes, or what is left. The last ones give way to it."""
         if request.row == NO_ROW or request in shares or request.sits_out or not (count := shares.allowance(request)):
             return
+        if request.planned > request.computed and shares.spoken_for and not shares.due(request):
+            return  # it has work in a plan that is out, and would leave those that decode without a row in this one
         room = len(request.pages) * self.pool.page_size - request.planned
         while room == 0 and not self.pool.free_pages and request.row != NO_ROW:
             self._admission.give_way(request, shares)

@@ -45,6 +45,15 @@ class Shares:
         """Whether as many rows have work as may have."""
         return len(self._shares) >= self._rows
 
+    @property
+    def spoken_for(self) -> bool:
+        """Whether no row is left for requests that are not due."""
+        return len(self._shares) + len(self._due) >= self._rows
+
+    def due(self, request: Request) -> bool:
+        """Whether a token is set aside for it."""
+        return request in self._due
+
     def allowance(self, request: Request) -> int:
         """How many tokens a request may have computed."""
         if self.full:
