@@ -291,7 +291,7 @@ def test_stages_share_rows_out_while_the_queue_is_held_up() -> None:
                 sampling=SamplingParams(),
                 root=root_key("tests"),
                 page_size=PAGE_SIZE,
-            )  # fmt: skip
+            )
         )
     out: deque[StepPlan] = deque()
     shared = []
