@@ -75,6 +75,11 @@ def choose(
     return verdicts
 
 
+def keep_own() -> None:
+    """Sets `chosen` for this process to Headway's own kernels, whatever was chosen before."""
+    chosen.decode = chosen.prefill = None
+
+
 def told(verdict: Verdict) -> str:
     """The reasons, for a person."""
     parts = [f"{name} {spent:.3f} ms" for name, spent in verdict.milliseconds.items()]

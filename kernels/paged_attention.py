@@ -145,7 +145,7 @@ def plan_decode(
     if native_type(lengths.device, dtype):
         first = torch.arange(rows, dtype=torch.int32)
         described = torch.stack((first, torch.ones_like(first), lengths), -1)
-        native_rows = NativeRows(tables, described, rows, page_size, window or 0)
+        native_rows = NativeRows(tables.contiguous(), described, rows, page_size, window or 0)
     return AttentionBatch(native=native_rows, plan_groups=groups)
 
 
@@ -173,8 +173,8 @@ def _in_c(query: Tensor, key_cache: Tensor, value_cache: Tensor, rows: NativeRow
     out = torch.empty((tokens, heads * head_dim), dtype=query.dtype)
     native.attend(
         KINDS[query.dtype], query.data_ptr(), key_cache.data_ptr(), value_cache.data_ptr(), rows.tables.data_ptr(),
-        rows.rows.data_ptr(), out.data_ptr(), rows.rows.shape[0], rows.tables.shape[1], pages, page_size, kv_heads,
-        heads // kv_heads, head_dim, rows.window, scale,
+        rows.rows.data_ptr(), out.data_ptr(), tokens, rows.rows.shape[0], rows.tables.shape[1], pages, page_size,
+        kv_heads, heads // kv_heads, head_dim, rows.window, scale,
     )  # fmt: skip
     return out
 

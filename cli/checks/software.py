@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from packaging.requirements import Requirement
 
 LEAST_PYTHON = (3, 11)
+INSTALL_AGAIN = "Install Headway again, where there is gcc: make install, or pip install -e ."
 
 
 def python() -> Finding:
@@ -70,11 +71,17 @@ def torch_devices() -> Finding:
 def cpu_operations() -> Finding:
     """Which way the operations go that are in C for CPU (docs/decisions/0014-operations-in-c-on-cpu.md)."""
     try:
-        from ...kernels.native import BUILT, instruction_set
+        from ...kernels.native import BUILT, OF_OTHER_VERSION, instruction_set
         from ...kernels.native.speed import product_speeds
     except (ImportError, OSError) as error:
         return fail("cpu operations", f"cannot be imported: {error}", "See what is said of torch.")
-    if (used := instruction_set()) and (speeds := product_speeds()):
+    if OF_OTHER_VERSION:
+        return warn("cpu operations", "the C extension is of another version: all go by torch", INSTALL_AGAIN)
+    try:
+        used, speeds = instruction_set(), product_speeds()
+    except Exception as error:  # whatever is wrong with the extension
+        return fail("cpu operations", f"the C extension does not run: {error}", INSTALL_AGAIN)
+    if used and speeds:
         name = "bfloat16" if speeds.prefer_bfloat16 else "float32"
         return ok("cpu operations", f"in C, compiled for {used}; {speeds}: models of bfloat16 run in {name}")
     if BUILT:

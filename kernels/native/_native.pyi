@@ -1,6 +1,8 @@
 # Tensors are given by their addresses, and lie contiguous. `kind` is FLOAT32 or BFLOAT16 (__init__.py): the type of the
 # activations and of the cache. Norms' weights, biases and rotary tables are float32. Shapes are in kernels.h.
 
+INTERFACE: int
+
 def instruction_sets() -> list[str]:
     """Those that this processor has, the best first: that one is in use."""
 
@@ -15,6 +17,7 @@ def attend(
     tables: int,  # int32
     rows: int,  # int32
     out: int,
+    tokens: int,
     count: int,
     width: int,
     pages: int,
@@ -26,7 +29,8 @@ def attend(
     scale: float,
     /,
 ) -> None:
-    """Raises IndexError for a page that is not in the cache, MemoryError."""
+    """Raises IndexError for a page that is not in the cache, and for a row that its table or the tokens have no room
+    for; MemoryError."""
 
 def add_rms_norm(
     kind: int, x: int, residual: int, weight: int, out: int, rows: int, size: int, eps: float, /

@@ -10,6 +10,8 @@
 #include "kernels.h"
 #include "program.h"
 
+#define INTERFACE 1 /* as in __init__.py: one more whenever what a function takes, or what it means, changes */
+
 static PyObject *instruction_sets(PyObject *self, PyObject *args) {
     PyObject *names = PyList_New(0);
     for (int i = 0; names != NULL && set_name(i) != NULL; i++) {
@@ -69,6 +71,13 @@ static void lock(PyThreadState *state) {
     if (state != NULL) PyEval_RestoreThread(state);
 }
 
+/* Whether the row's queries are among the tokens, and its context in its table. */
+static int has_room(const Attention *a, size_t row, size_t tokens) {
+    const int32_t first = a->rows[3 * row], queries = a->rows[3 * row + 1], context = a->rows[3 * row + 2];
+    if (first < 0 || queries < 0 || context < queries || (size_t)first + queries > tokens) return 0;
+    return (size_t)context <= a->width * a->page_size;
+}
+
 /* Whether every page that the row's queries see lies in the cache: a wrong table is an error, as in torch, no wild read. */
 static int has_pages(const Attention *a, size_t row) {
     const int32_t *described = a->rows + 3 * row, *table = a->tables + row * a->width;
@@ -88,8 +97,9 @@ static PyObject *attend(PyObject *self, PyObject *args) {
     Attention a;
     Type type;
     unsigned long long query, keys, values, tables, rows, out;
-    if (!PyArg_ParseTuple(args, "O&KKKKKKnnnnnnnnf:attend", to_type, &type, &query, &keys, &values, &tables, &rows, &out, &a.count,
-                          &a.width, &a.pages, &a.page_size, &a.kv_heads, &a.shared, &a.head_dim, &a.window, &a.scale))
+    Py_ssize_t tokens;
+    if (!PyArg_ParseTuple(args, "O&KKKKKKnnnnnnnnnf:attend", to_type, &type, &query, &keys, &values, &tables, &rows, &out, &tokens,
+                          &a.count, &a.width, &a.pages, &a.page_size, &a.kv_heads, &a.shared, &a.head_dim, &a.window, &a.scale))
         return NULL;
     a.query = (const void *)query;
     a.keys = (const void *)keys;
@@ -99,6 +109,11 @@ static PyObject *attend(PyObject *self, PyObject *args) {
     a.out = (void *)out;
     size_t longest = 0;
     for (size_t row = 0; row < a.count; row++) {
+        if (!has_room(&a, row, tokens)) {
+            const int32_t *r = a.rows + 3 * row;
+            return PyErr_Format(PyExc_IndexError, "row %zu: %d queries from token %d of %zd, a context of %d in %zu pages of %zu",
+                                row, (int)r[1], (int)r[0], tokens, (int)r[2], a.width, a.page_size);
+        }
         const size_t context = a.rows[3 * row + 2];
         longest = context > longest ? context : longest;
         if (!has_pages(&a, row)) return PyErr_Format(PyExc_IndexError, "row %zu: a page that is not in the cache", row);
@@ -236,5 +251,7 @@ static struct PyModuleDef definition = {PyModuleDef_HEAD_INIT, "_native", NULL, 
 PyMODINIT_FUNC PyInit__native(void) {
     if (pthread_key_create(&kept, free) != 0) return PyErr_NoMemory();
     find_sets();
-    return PyModule_Create(&definition);
+    PyObject *module = PyModule_Create(&definition);
+    if (module != NULL && PyModule_AddIntConstant(module, "INTERFACE", INTERFACE) < 0) Py_CLEAR(module);
+    return module;
 }

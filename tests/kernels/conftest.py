@@ -12,12 +12,12 @@ from headway.kernels.native import AVAILABLE, native
 collect_ignore = [] if os.environ.get("TRITON_INTERPRET") == "1" else ["interpreted"]
 
 SETS = native.instruction_sets() if AVAILABLE else []
-PRODUCTS_ALONE = ("amx_bf16", "avx512_bf16")  # differ from avx512 in nothing but products
+BFLOAT16_ALONE = ("amx_bf16", "avx512_bf16")  # differ from avx512 in products, and amx in attention, of bfloat16
 
 
-@pytest.fixture(params=[name for name in SETS if name not in PRODUCTS_ALONE])
+@pytest.fixture(params=[name for name in SETS if name not in BFLOAT16_ALONE])
 def instructions(request: pytest.FixtureRequest) -> Iterator[str]:
-    """Each instruction set that this processor has, in use."""
+    """Each instruction set that this processor has, in use: for what is neither products nor attention in bfloat16."""
     native.use(request.param)
     yield request.param
     native.use(SETS[0])
@@ -25,7 +25,7 @@ def instructions(request: pytest.FixtureRequest) -> Iterator[str]:
 
 @pytest.fixture(params=SETS)
 def products(request: pytest.FixtureRequest) -> Iterator[str]:
-    """The same, with those that only products know."""
+    """The same, with those that only products and attention in bfloat16 know."""
     native.use(request.param)
     yield request.param
     native.use(SETS[0])

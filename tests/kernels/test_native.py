@@ -12,13 +12,21 @@ from hypothesis import strategies as st
 
 from headway.kernels.kv_pages import KvPages
 from headway.kernels.native import AVAILABLE, native
-from headway.kernels.paged_attention import AttentionBatch, attention_reference, paged_attention, plan_attention
+from headway.kernels.paged_attention import (
+    AttentionBatch,
+    NativeRows,
+    attention_reference,
+    paged_attention,
+    plan_attention,
+    plan_decode,
+)
 from headway.kernels.rms_norm import add_rms_norm, rms_norm_reference
 from headway.kernels.rope_kv_write import HeadNorms, rope_kv_write, rope_kv_write_reference
 from headway.kernels.rotary import rotary_tables
 from headway.kernels.swiglu import swiglu
 
 CPU = torch.device("cpu")
+TYPES = pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
 
 pytestmark = pytest.mark.skipif(not AVAILABLE, reason="not built, or turned off")
 
@@ -68,8 +76,9 @@ def test_attention(instructions: str) -> None:
         assert torch.equal(attend(query, keys, values, count), together[-count:])
 
 
-def test_a_key_that_is_not_a_number_shows(instructions: str) -> None:
-    query, keys, values = torch.randn(20, 2, 16), torch.randn(2, 16, 1, 16), torch.randn(2, 16, 1, 16)
+@TYPES
+def test_a_key_that_is_not_a_number_shows(products: str, dtype: torch.dtype) -> None:
+    query, (keys, values) = torch.randn(20, 2, 32).to(dtype), torch.randn(2, 2, 16, 1, 32).to(dtype).unbind()
     keys[0, 9] = torch.nan
     assert attend(query, keys, values, 1).isnan().all()
 
@@ -85,7 +94,7 @@ def batches(draw: st.DrawFn) -> tuple[list[tuple[int, int]], int, int, int, int,
     return rows, page_size, head_dim, draw(st.integers(1, 3)), shared, window
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+@TYPES
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(batch=batches(), seed=st.integers(0, 2**31))
 def test_any_batch(
@@ -179,12 +188,13 @@ def test_attention_in_bfloat16(products: str) -> None:
         assert torch.equal(attend(query, keys, values, count), together[-count:])
 
 
-def test_what_lies_outside_is_an_error_and_no_wild_read(instructions: str) -> None:
-    query, (keys, values) = torch.randn(20, 2, 16), torch.randn(2, 2, 16, 1, 16).unbind()
+@TYPES
+def test_what_lies_outside_is_an_error_and_no_wild_read(products: str, dtype: torch.dtype) -> None:
+    query, (keys, values) = torch.randn(20, 2, 32).to(dtype), torch.randn(2, 2, 16, 1, 32).to(dtype).unbind()
 
     def plan(table: list[int], count: int = 1, window: int | None = None) -> AttentionBatch:
         tables = torch.tensor([table], dtype=torch.int32)
-        return plan_attention([count], [20], tables, 16, device=CPU, dtype=torch.float32, window=window)
+        return plan_attention([count], [20], tables, 16, device=CPU, dtype=dtype, window=window)
 
     for table in ([0, 2], [-1, 0], [2**31 - 1, 0]):
         with pytest.raises(IndexError, match="not in the cache"):
@@ -194,7 +204,24 @@ def test_what_lies_outside_is_an_error_and_no_wild_read(instructions: str) -> No
         paged_attention(query[:1], KvPages(keys, values), plan([0, 1], count=20), 0.3)
     with pytest.raises(AssertionError):
         add_rms_norm(query[0], query[1], torch.rand(17), 1e-6)
+    tables = torch.zeros(1, 2, dtype=torch.int32)
+    for length in (-1, 0, 33, 2**31 - 1):
+        decode = plan_decode(tables, torch.tensor([length], dtype=torch.int32), 16, longest=length, dtype=dtype)
+        with pytest.raises(
+            IndexError, match=f"row 0: 1 queries from token 0 of 1, a context of {length} in 2 pages of 16"
+        ):
+            paged_attention(query[:1], KvPages(keys, values), decode, 0.3)
+    for described in ([-1, 1, 20], [1, 1, 20], [0, -1, 20], [0, 2, 20], [2**31 - 1, 2**31 - 1, 2**31 - 1]):
+        rows = NativeRows(tables, torch.tensor([described], dtype=torch.int32), 1, 16, 0)
+        with pytest.raises(IndexError, match=f"row 0: {described[1]} queries from token {described[0]} of 1"):
+            paged_attention(query[:1], KvPages(keys, values), AttentionBatch(native=rows), 0.3)
+    wide = torch.tensor([[0, 7], [1, 7]], dtype=torch.int32)[:, :1]  # every other page of the memory is none
+    decode = plan_decode(wide, torch.full((2,), 16, dtype=torch.int32), 16, longest=16, dtype=dtype)
+    assert paged_attention(query[:2], KvPages(keys, values), decode, 0.3).isfinite().all()
 
+
+def test_places_outside_are_errors(instructions: str) -> None:
+    keys, values = torch.randn(2, 2, 16, 1, 16).unbind()
     tables, pages = rotary_tables(torch.rand(8), 50, torch.float32), KvPages(keys, values)
     for position, slot in ((50, 0), (-1, 0), (0, 32), (0, -1)):
         with pytest.raises(IndexError, match=f"position {position} of 50, slot {slot} of 32"):
@@ -214,9 +241,11 @@ def test_results_are_float32_whatever_torchs_default_is(instructions: str) -> No
     assert [x.dtype for x in found] == [torch.float32] * 3
 
 
-def test_threads_do_not_share_scratch_memory(instructions: str) -> None:
+@TYPES
+def test_threads_do_not_share_scratch_memory(products: str, dtype: torch.dtype) -> None:
     """Contexts of other lengths in each thread, as of several engines in one process."""
-    inputs = [(torch.randn(n, 2, 16), *torch.randn(2, -(-n // 16), 16, 1, 16).unbind()) for n in (500, 1100, 2300)]
+    sizes = (500, 1100, 2300)
+    inputs = [(torch.randn(n, 2, 32).to(dtype), *torch.randn(2, -(-n // 16), 16, 1, 32).to(dtype)) for n in sizes]
     expected = [attend(*given, 9) for given in inputs]
     found: list[list[torch.Tensor]] = [[] for _ in inputs]
     workers = [

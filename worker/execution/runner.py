@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from ...core.specs import GroupSpec
-from ...kernels.attention_choice import choose
+from ...kernels.attention_choice import choose, keep_own
 from ...kernels.attention_prefill import tile_queries
 from ...kernels.attention_ways import AttentionShape
 from ..adapters.rank import RankAdapters
@@ -95,7 +95,9 @@ class Runner:
         self.replayer: Replayer | None = None
         if self.device.type == "cuda" and spec.engine.graph_mib and comm.place.pp == 1:
             self.replayer = CudaReplayer(self.device)
-        if self.device.type == "cuda" and not self.invariant:
+        if self.invariant:
+            keep_own()
+        elif self.device.type == "cuda":
             self._choose_attention()
 
     def _choose_attention(self) -> None:
