@@ -69,7 +69,7 @@ def test_a_stopped_leader_is_killed_by_its_rank(groups):
     os.kill(worker.pids[0], signal.SIGSTOP)
     assert worker.process.wait(30) == -signal.SIGKILL
     assert not wait_gone(worker.pids, 5)
-    assert "the leader has sent no plan for 4 s" in worker.log.read_text()
+    assert "the leader has sent no plan for 7 s" in worker.log.read_text()
 
 
 def test_stops_clean(groups):

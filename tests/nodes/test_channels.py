@@ -5,6 +5,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import suppress
+from pathlib import Path
 
 import pytest
 import zmq
@@ -178,3 +179,41 @@ def test_a_timeout_may_be_any_number():
     for timeout_s in (0.001, 1e9):
         exchange = Exchange("127.0.0.1", TOKEN, timeout_s)
         exchange.close()
+
+
+def test_a_rank_that_finds_no_room_hears_its_leader_and_loses_nothing(exchange):
+    post = outpost(exchange, 1)
+    until(exchange, control.Attach)
+    words = control.Failed("." * 16_000, False)
+    for _ in range(count := 4000):
+        post.send(words)
+    time.sleep(0.3)  # the leader takes none of them: the line is full
+    heard: list[control.Message] = []
+    ear = threading.Thread(target=lambda: heard.append(post.receive()), daemon=True)
+    ear.start()
+    exchange.door.send(1, control.ReadAdapter(4, "/adapter"))
+    exchange.door.flush()
+    ear.join(5)
+    assert heard == [control.ReadAdapter(4, "/adapter")]
+    assert len([word for _, word in until(exchange, control.Failed, count) if word == words]) == count
+
+
+@pytest.mark.skipif(not Path("/proc/net/tcp").exists(), reason="the kernel does not list its connections")
+def test_idle_connections_for_plans_and_results_are_probed_from_both_ends(exchange):
+    outpost(exchange, 1, samples=True)
+    ends = exchange.endpoints
+    for end in (ends.plans, ends.results):
+        port = f":{int(end.rpartition(':')[2]):04X}"
+        limit = time.monotonic() + 10
+        # Of each end: local and remote address, state 01 (established), timer 02 (keepalive).
+        while sum(timer == "02" for timer in timers(port)) < 2:
+            assert time.monotonic() < limit
+            time.sleep(0.01)
+
+
+def timers(port: str) -> list[str]:
+    """The kernel's timers on the established connections from or to a port."""
+    lists = [Path("/proc/net", name) for name in ("tcp", "tcp6")]  # a rank's ends are in the latter
+    rows = [line.split() for each in lists if each.exists() for line in each.read_text().splitlines()[1:]]
+    rows = [row for row in rows if row[3] == "01" and (row[1].endswith(port) or row[2].endswith(port))]
+    return [row[5][:2] for row in rows]

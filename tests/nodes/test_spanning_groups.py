@@ -140,6 +140,8 @@ def test_a_rank_killed_on_the_other_node_takes_the_group_along(far_groups):
 
 async def test_a_node_that_is_cut_off_is_found_from_both_sides(far_groups, link):
     worker = far_groups["cut off"]
+    if not worker.pids:
+        worker.wait_ready()
     link.cut()
     log = dies_whole(worker)
     assert "the group dies" in log and ("on far is gone" in log or "no progress for 4 s" in log)

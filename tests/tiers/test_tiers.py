@@ -3,6 +3,8 @@ that says nothing."""
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 
 from headway.worker.pages import Entry, Medium, Place
@@ -107,3 +109,22 @@ def test_a_disk_that_fails_or_says_nothing_is_given_up(
     tiers.spill(3, entry(12))
     moves = tiers.drain()
     assert moves is not None and moves.spills and not moves.disk
+
+
+def test_a_disk_is_timed_from_what_it_finished_last(tiers: Tiers, disk: Disk, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Between long steps nobody takes what is finished: that is no stall."""
+    now = 100.0
+    monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=lambda: now))
+    push_out(tiers)  # jobs 3 and 4
+    for finished in (3, 4):
+        now += module.STALL_S + 1
+        disk.progress = Progress(finished, False)
+        tiers.settle()
+        assert not tiers.broken
+    place = tiers.find(entry(0))
+    assert place is not None and tiers.read([place])
+    tiers.drain()
+    for seconds, broken in ((module.STALL_S, False), (1, True)):
+        now += seconds
+        tiers.settle()
+        assert tiers.broken is broken

@@ -75,7 +75,7 @@ class Beside:
     def __init__(self, spec: RankSpec) -> None:
         self._link = control.connect(spec.control)
         control.send(self._link, control.Attach(spec.rank, spec.token, os.getpid()))
-        self._vigil = Vigil(spec.group.engine.step_timeout_s)
+        self._vigil = Vigil(spec.group.engine.step_timeout_s, spec.group.pp)
         self._tie = _LeaderTie(spec.leader_pid, self._link, self._vigil)
         reader, (plans, wake, *results) = control.receive_fds(self._link)
         self._plans = RingReader(reader, plans, wake)
@@ -95,7 +95,9 @@ class Beside:
         control.send(self._link, message)
 
     def receive(self) -> control.Message | None:
-        return control.receive(self._link)
+        while isinstance(message := control.receive(self._link), control.Serving):
+            self._vigil.begin()
+        return message
 
     def write_result(self, message: bytes, timeout_s: float) -> None:
         assert self._results is not None

@@ -49,6 +49,10 @@ class Allocated(msgspec.Struct, frozen=True, tag=True):
     """Rank to leader: waiting for plans."""
 
 
+class Serving(msgspec.Struct, frozen=True, tag=True):
+    """Leader to rank: from here on there are plans all the time, empty ones when there is nothing to do."""
+
+
 class ReadAdapter(msgspec.Struct, frozen=True, tag=True):
     """Leader to rank, while it runs plans: read your part of this adapter into host memory, under this number."""
 
@@ -83,7 +87,9 @@ class Failed(msgspec.Struct, frozen=True, tag=True):
     config: bool
 
 
-Message = Attach | Progress | Loaded | Allocate | Allocated | ReadAdapter | AdapterRead | Beat | Stacks | Failed
+Message = (
+    Attach | Progress | Loaded | Allocate | Allocated | Serving | ReadAdapter | AdapterRead | Beat | Stacks | Failed
+)
 _DECODER: msgspec.msgpack.Decoder[Message] = msgspec.msgpack.Decoder(Message)
 _ENCODER = msgspec.msgpack.Encoder()
 

@@ -73,6 +73,7 @@ class Followers:
         self._failed = False
         self._leaving = False
         self._look_at = 0.0
+        self._ended: set[int] = set()  # ranks on other nodes whose process had ended at the last look
         self._wake = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self._poll = select.poll()
         self._thread = threading.Thread(target=self._watch, name="headway-watch", daemon=True)
@@ -148,6 +149,15 @@ class Followers:
             self._changed.wait_for(lambda: all(number in member.reads for member in self.members), timeout_s)
             answers = [member.reads.pop(number, None) for member in self.members]
         return [answer for answer in answers if answer is not None]
+
+    def serve(self) -> None:
+        """Tells the ranks that plans come steadily from here on."""
+        for member in self.members:
+            member.send(control.Serving())
+
+    def expect_end(self) -> None:
+        """Before the shutdown plan: a rank that ends from here on has not died."""
+        self._leaving = True
 
     def leave(self, timeout_s: float) -> None:
         """After the shutdown plan: waits for the ranks to end, and kills those that do not."""
@@ -273,6 +283,15 @@ class Followers:
                 self._take(self.members[rank], message)
             member = self.members[lost[0]]
             self._fail(f"rank {member.rank} on {member.handle.node} is gone, or its node no longer answers")
+        self._look_for_the_dead()
+
+    def _look_for_the_dead(self) -> None:
+        """A rank on another node may end before it is attached, when no connection can tell. Found at the second look,
+        so that last words under way come first."""
+        ended = {member.rank for member in self.members if not member.beside and not member.handle.alive()}
+        for rank in sorted(ended & self._ended):
+            self._fail(f"rank {rank} on {self.members[rank].handle.node} died")
+        self._ended = ended
 
     def _take(self, member: Member, message: control.Message) -> None:
         with self._changed:

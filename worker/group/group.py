@@ -38,6 +38,7 @@ log = logging.getLogger(__name__)
 
 STACKS_S = 0.05
 LEAVE_S = 5.0
+DIE_S = 2.0
 
 
 class WorkerGroup:
@@ -138,6 +139,7 @@ class WorkerGroup:
             spare_collector()
             self._serve(info, engine, followers)
             engine.run()
+            followers.expect_end()
             plane.shut_down()
             followers.leave(LEAVE_S)
         except GroupFailed:
@@ -194,7 +196,8 @@ class WorkerGroup:
         grammars = GrammarCompiler(path, info.vocab_size, info.eos_token_ids, self._crew)
         self._service.ready(ServedEngine(hub, self._limits, description, path, adapters, grammars))
         self._standing.endpoint, self._standing.revision = self.endpoint, info.revision
-        engine.ping()  # from here on the ranks count on more plans (vigil.py)
+        followers.serve()
+        engine.ping()
         with self._lock:
             if self._failure is not None:
                 raise GroupFailed(self._failure[0])
@@ -257,7 +260,11 @@ class WorkerGroup:
 
     def _die(self, why: str) -> None:
         """Stacks to stderr, every rank killed, this process gone: a half-dead group would only hold requests."""
+        # Whatever of it hangs, a process that cannot be killed or a launcher that does not answer.
+        last = threading.Timer(DIE_S, os._exit, [EXIT_ENGINE_DEAD])
+        last.daemon = True
         try:
+            last.start()
             log.critical("the group dies: %s", why)
             assert self._followers is not None
             self._followers.dump_stacks()

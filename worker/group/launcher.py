@@ -6,6 +6,7 @@ import os
 import platform
 import subprocess
 import sys
+from contextlib import suppress
 from typing import Protocol
 
 from ...core.errors import ConfigError
@@ -36,7 +37,7 @@ class RankHandle(Protocol):
         ...
 
     def kill(self) -> None:
-        """Ends the process at once. Safe to repeat."""
+        """Ends the process at once, without waiting long for it. Safe to repeat."""
         ...
 
 
@@ -53,6 +54,7 @@ class RankLauncher(Protocol):
         ...
 
 
+KILL_S = 1.0
 _VISIBLE = "CUDA_VISIBLE_DEVICES"
 
 
@@ -81,7 +83,8 @@ class _Subprocess:
 
     def kill(self) -> None:
         self._process.kill()
-        self._process.wait()
+        with suppress(subprocess.TimeoutExpired):  # held up in the kernel, by a driver for instance
+            self._process.wait(KILL_S)
 
 
 class SubprocessLauncher:

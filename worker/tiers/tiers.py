@@ -53,7 +53,6 @@ class _Job(NamedTuple):
     slot: int
     disk_slot: int
     entry: Entry
-    asked_at: float
 
 
 class Tiers:
@@ -74,6 +73,7 @@ class Tiers:
         self._fetches: list[tuple[int, int]] = []
         self._asked: list[tuple[bool, int, int]] = []
         self._jobs: deque[_Job] = deque()
+        self._moved_at = 0.0  # since when the first job has been the first
         self._number = 0
         self._finished = 0
         self._void = 0  # jobs up to this one bring nothing that may be used
@@ -156,10 +156,14 @@ class Tiers:
         if not self._jobs:
             return
         finished, failed = self._progress()
-        if not self.broken and (failed or time.monotonic() - self._jobs[0].asked_at > STALL_S):
-            self._give_up("failed" if failed else f"finished nothing for {STALL_S:g} s")
+        if failed and not self.broken:  # before the jobs that count as finished are taken: one of them failed
+            self._give_up("failed")
+        now = time.monotonic()
         while self._jobs and self._jobs[0].number <= finished:
             self._end(self._jobs.popleft())
+            self._moved_at = now
+        if self._jobs and not self.broken and now - self._moved_at > STALL_S:
+            self._give_up(f"finished nothing for {STALL_S:g} s")
 
     def wait(self) -> None:
         """Returns when a job has ended or a moment has passed, for a loop with nothing else to do than to wait for
@@ -226,7 +230,9 @@ class Tiers:
     def _ask(self, write: bool, slot: int, disk_slot: int, entry: Entry) -> int:
         self._number += 1
         self._asked.append((write, slot, disk_slot))
-        self._jobs.append(_Job(self._number, write, slot, disk_slot, entry, time.monotonic()))
+        if not self._jobs:
+            self._moved_at = time.monotonic()
+        self._jobs.append(_Job(self._number, write, slot, disk_slot, entry))
         return self._number
 
     def _end(self, job: _Job) -> None:

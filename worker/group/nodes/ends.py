@@ -11,7 +11,7 @@ from .curve import LeaderKeys, prove
 from .door import Door
 from .endpoints import Endpoints
 from .line import Line
-from .liveness import beat
+from .liveness import beat, keep_alive
 from .place import in_url
 
 
@@ -24,8 +24,8 @@ class Exchange:
         self._guard = keys.guard(self._context)
         try:
             door = self._bind(zmq.ROUTER, address, keys, timeout_s)
-            self._plans = self._bind(zmq.ROUTER, address, keys)
-            results = self._bind(zmq.PULL, address, keys)
+            self._plans = self._bind(zmq.ROUTER, address, keys, timeout_s, beats=False)
+            results = self._bind(zmq.PULL, address, keys, timeout_s, beats=False)
         except zmq.ZMQError as error:
             self._guard.stop()
             self._context.destroy(linger=0)
@@ -49,17 +49,18 @@ class Exchange:
         self._context.term()
 
     def _bind(
-        self, kind: zmq.SocketType, address: str, keys: LeaderKeys, beats_s: float | None = None
+        self, kind: zmq.SocketType, address: str, keys: LeaderKeys, timeout_s: float, *, beats: bool = True
     ) -> zmq.Socket[bytes]:
         socket = self._context.socket(kind)
         keys.serve(socket)
         socket.ipv6 = ":" in address
         if kind == zmq.ROUTER:
             socket.router_mandatory = True
-        if beats_s is None:
-            socket.set_hwm(DEPTH)
+        if beats:
+            beat(socket, timeout_s)
         else:
-            beat(socket, beats_s)
+            socket.set_hwm(DEPTH)
+            keep_alive(socket, timeout_s)
         socket.bind(f"tcp://{in_url(address)}:*")
         return socket
 
@@ -71,6 +72,7 @@ class Outpost:
         self._context = zmq.Context()
         self._rank = rank
         self._keys = ends.keys
+        self._timeout_s = timeout_s
         line = self._socket(zmq.DEALER)
         beat(line, timeout_s)
         self._line = Line(line, ends.control, min(0.25, timeout_s / 8))
@@ -95,6 +97,7 @@ class Outpost:
     def _connect(self, kind: zmq.SocketType, endpoint: str) -> zmq.Socket[bytes]:
         socket = self._socket(kind)
         socket.set_hwm(DEPTH)
+        keep_alive(socket, self._timeout_s)
         socket.connect(endpoint)
         return socket
 

@@ -95,15 +95,22 @@ class Line:
                 os.eventfd_read(self._wake)
             while self._socket.poll(0):
                 self._heard(control.decode(self._socket.recv()))
-            while self._outbox:
-                self._socket.send(control.encode(self._outbox.popleft()))
-            if (now := (self._mark, self._note)) != said:
+            while self._outbox and self._sent(self._outbox[0]):
+                self._outbox.popleft()
+            if (now := (self._mark, self._note)) != said and self._sent(control.Beat(*now)):
                 said = now
-                self._socket.send(control.encode(control.Beat(*now)))
+
+    def _sent(self, message: control.Message) -> bool:
+        """Without waiting: a connection that has just ended makes no room again, and the poll tells of it."""
+        try:
+            self._socket.send(control.encode(message), zmq.NOBLOCK)
+        except zmq.Again:
+            return False
+        return True
 
     def _heard(self, message: control.Message) -> None:
         match message:
-            case control.Beat():
+            case control.Beat() | control.Serving():  # the connection itself tells when the leader is gone
                 pass
             case control.Stacks():
                 dump_stacks()
