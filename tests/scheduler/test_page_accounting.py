@@ -255,6 +255,20 @@ class Pipelined(Machine):
 
     stages = 3
 
+    def one_step(self, ahead: bool = False) -> None:
+        alone = ahead and not self.results
+        while self.scheduler.may_plan and (ahead or not self.results):
+            self.plan()
+        if alone and self.live:
+            first = min(self.live, key=lambda request: request.urgency)
+            in_a_plan = first.pending or first.planned > first.computed
+            assert in_a_plan or first.waits_for is not None, "the most urgent one goes on, or waits for a prefix"
+        self.take_result()
+
+    def check_progress(self, plan: StepPlan) -> None:
+        """One plan has a part of the rows; whether the most urgent one is among them, all plans together show."""
+        assert bool(plan.work) == bool(self.live), "work to do, and no progress"
+
 
 TestPageAccounting = Machine.TestCase
 TestPipelined = Pipelined.TestCase
