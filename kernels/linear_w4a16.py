@@ -61,21 +61,6 @@ def pack(nibbles: Tensor, scales: Tensor, zeros: Tensor) -> PackedWeight:
     return PackedWeight(words.view(outputs, inputs // 8).contiguous(), scales.contiguous(), zeros.contiguous())
 
 
-def pack_gptq(qweight: Tensor, qzeros: Tensor, scales: Tensor, *, zero_offset: int = 1) -> PackedWeight:
-    """From a GPTQ checkpoint: qweight [inputs / 8, outputs], qzeros [groups, outputs / 8] int32, scales [groups,
-    outputs]. Its first version stores zeros less `zero_offset` = 1, the second as they are (0)."""
-    nibbles = nibbles_of(qweight.T.contiguous(), IN_ORDER)
-    zeros = (nibbles_of(qzeros, IN_ORDER) + zero_offset) & 15
-    return pack(nibbles, scales.T, zeros.T.to(scales.dtype))
-
-
-def pack_awq(qweight: Tensor, qzeros: Tensor, scales: Tensor) -> PackedWeight:
-    """From an AWQ checkpoint: qweight [inputs, outputs / 8], qzeros [groups, outputs / 8] int32, scales [groups,
-    outputs]."""
-    nibbles = nibbles_of(qweight, AWQ_ORDER).T.contiguous()
-    return pack(nibbles, scales.T, nibbles_of(qzeros, AWQ_ORDER).T.to(scales.dtype))
-
-
 def nibbles_of(words: Tensor, order: tuple[int, ...]) -> Tensor:
     """[rows, columns] int32 to [rows, 8 * columns] int32: four bits number n of a word go to its place `order[n]`."""
     shifts = 4 * torch.arange(8, device=words.device, dtype=torch.int32)

@@ -19,7 +19,7 @@ from . import (
     attention_decode,
     attention_prefill,
     fused_moe,
-    geglu,
+    gated,
     grouped_lora_tiles,
     launch,
     linear_invariant,
@@ -30,7 +30,6 @@ from . import (
     rms_norm,
     rope_kv_write,
     sample,
-    swiglu,
     vocab_embedding,
 )
 
@@ -77,12 +76,9 @@ def _elementwise() -> Iterator[Variant]:
     for hidden in (1024, 4096, 8192):
         constants = {"HIDDEN": hidden, "ADD": True, "BLOCK": hidden}
         yield Variant(f"add_rms_norm {hidden}", rms_norm.rms_norm_kernel, pointers, constants, min(16, hidden // 512))
-    yield Variant(
-        "swiglu", swiglu.swiglu_kernel, {"gate_up": "*bf16", "out": "*bf16"}, {"WIDTH": 14336, "BLOCK": swiglu.BLOCK}
-    )
-    yield Variant(
-        "geglu", geglu.geglu_kernel, {"gate_up": "*bf16", "out": "*bf16"}, {"WIDTH": 14336, "BLOCK": geglu.BLOCK}
-    )
+    for name, gelu in (("swiglu", False), ("geglu", True)):
+        constants = {"WIDTH": 14336, "GELU": gelu, "BLOCK": gated.BLOCK}
+        yield Variant(name, gated.gated_kernel, {"gate_up": "*bf16", "out": "*bf16"}, constants)
     for cache, kind, norms in (("bf16", "*bf16", False), *((cache, kind, True) for cache, kind in CACHES.items())):
         signature = {
             "qkv": "*bf16", "cos": "*bf16", "signed_sin": "*bf16", "positions": "*i64", "slots": "*i64",

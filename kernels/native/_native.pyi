@@ -138,7 +138,7 @@ def add_layer(
 ) -> None:
     """Raises IndexError for one layer more than the program was made for."""
 
-def set_embedding(program: Program, weight: int, first: int, tokens: int, vocabulary: int, packed: bool, /) -> None:
+def set_embedding(program: Program, weight: int, first: int, tokens: int, vocabulary: int, /) -> None:
     """Of the first stage: rows [first, first + tokens) of the vocabulary."""
 
 def set_head(program: Program, norm: int, eps: float, head: Matrix, /) -> None:

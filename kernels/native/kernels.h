@@ -73,7 +73,5 @@ const Kernels *kernels_of(Type type);
 #define TILE_INPUTS 32 /* up to a multiple of which bfloat16 is padded */
 size_t packed_elements(Type type, size_t outputs, size_t inputs);
 void pack(Type type, const void *weight, void *packed, size_t outputs, size_t inputs);
-/* Rows of the matrix again: [count, inputs] for `count` outputs. */
-void unpack(Type type, const void *packed, const int64_t *rows, void *out, size_t count, size_t inputs);
 
 #endif

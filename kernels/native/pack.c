@@ -24,14 +24,3 @@ void pack(Type type, const void *weight, void *packed, size_t outputs, size_t in
         for (size_t at = 0; at < bytes; at += 4, into += BLOCK_OUTPUTS) memcpy(into, from + at, bytes - at < 4 ? 2 : 4);
     }
 }
-
-void unpack(Type type, const void *packed, const int64_t *rows, void *out, size_t count, size_t inputs) {
-    const size_t bytes = inputs * size_of(type), words = words_of(type, inputs);
-    for (size_t i = 0; i < count; i++) {
-        const size_t row = rows[i];
-        const uint32_t *from = (const uint32_t *)packed + row / BLOCK_OUTPUTS * BLOCK_OUTPUTS * words;
-        char *into = (char *)out + i * bytes;
-        from += row % BLOCK_OUTPUTS;
-        for (size_t at = 0; at < bytes; at += 4, from += BLOCK_OUTPUTS) memcpy(into + at, from, bytes - at < 4 ? 2 : 4);
-    }
-}

@@ -96,9 +96,7 @@ static int embed(Run *run) {
     for (size_t i = 0; i < run->tokens; i++) {
         const uint64_t row = (uint64_t)run->step->token_ids[i] - p->first_token; /* below the first: far above */
         char *into = (char *)run->stream + i * bytes;
-        const int64_t where = (int64_t)row;
         if (row >= p->tokens) memset(into, 0, bytes);
-        else if (p->packed) unpack(p->type, p->embedding, &where, into, 1, p->hidden);
         else memcpy(into, (const char *)p->embedding + row * bytes, bytes);
     }
     return p->tokens == p->vocabulary || sum(run, run->stream, run->tokens * p->hidden);

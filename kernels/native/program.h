@@ -36,7 +36,6 @@ typedef struct {
     /* On the first stage: rows [first_token, first_token + tokens) of the vocabulary. */
     const void *embedding;
     size_t first_token, tokens, vocabulary;
-    int packed; /* whether the embedding is of `pack` */
     /* On the last stage. */
     const float *final_norm;
     float final_eps;

@@ -132,16 +132,14 @@ async def test_the_tokens_are_those_of_one_node_over_a_real_link(far_groups, gro
 
 
 def test_a_rank_killed_on_the_other_node_takes_the_group_along(far_groups):
-    worker = far_groups["killed"]
+    worker = far_groups["killed"].wait_ready()
     os.kill(worker.pids[SECOND], signal.SIGKILL)
     log = dies_whole(worker)
     assert "the group dies" in log and "rank 1 on far" in log
 
 
 async def test_a_node_that_is_cut_off_is_found_from_both_sides(far_groups, link):
-    worker = far_groups["cut off"]
-    if not worker.pids:
-        worker.wait_ready()
+    worker = far_groups["cut off"].wait_ready()
     link.cut()
     log = dies_whole(worker)
     assert "the group dies" in log and ("on far is gone" in log or "no progress for 4 s" in log)

@@ -33,6 +33,9 @@ class WorkerProcess:
         self.pids: list[int] = []
 
     def wait_ready(self) -> "WorkerProcess":
+        """Returns when it serves. Safe to repeat."""
+        if self.pids:
+            return self
         assert self.process.stdout is not None
         line = self.process.stdout.readline()
         match = re.fullmatch(r"EngineService at (\S+), pids ([\d ]+)\n", line)

@@ -108,9 +108,7 @@ class Program:
             native.add_layer(self._program, *_layer_arguments(layer, cache))
         if model.embedding is not None:
             part = model.split.vocab
-            native.set_embedding(
-                self._program, model.embedding.data_ptr(), part.start, part.size, config.vocab_size, False
-            )
+            native.set_embedding(self._program, model.embedding.data_ptr(), part.start, part.size, config.vocab_size)
         if model.head is not None:
             native.set_head(self._program, model.norm.weight.data_ptr(), model.norm.eps, _matrix(model.head))
 

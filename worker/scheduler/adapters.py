@@ -20,7 +20,6 @@ class AdapterSlots:
         self._slots: OrderedDict[int, int] = OrderedDict()
         self._rows: Counter[int] = Counter()
         self._changes: list[tuple[int, int]] = []
-        self.swaps = 0
 
     def available(self, adapter: int) -> bool:
         """Whether a row with this adapter could enter now."""
@@ -33,7 +32,6 @@ class AdapterSlots:
         if adapter not in self._slots:
             self._slots[adapter] = self._empty_slot()
             self._changes.append((self._slots[adapter], adapter))
-            self.swaps += 1
         self._rows[adapter] += 1
         return self._slots[adapter]
 

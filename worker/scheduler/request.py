@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from array import array
 from collections.abc import Collection
+from dataclasses import InitVar, dataclass, field
 
 from ...core.blocks import BlockKey, chain_keys
 from ...core.constraints import TokenRules
@@ -16,6 +17,7 @@ from .guide import Guide
 NO_ROW = -1
 
 
+@dataclass(slots=True, eq=False, kw_only=True)
 class Request:
     """A sequence of known tokens, of which the KV of the first `computed` lies in `pages`.
 
@@ -32,113 +34,57 @@ class Request:
     holds its output.
     """
 
-    __slots__ = (
-        "adapter",
-        "ahead",
-        "cache_bypass",
-        "cached_tokens",
-        "committed",
-        "computed",
-        "deadline",
-        "disk_job",
-        "entered",
-        "eos_token_ids",
-        "first_output_sent",
-        "guide",
-        "id",
-        "keys",
-        "logprobs",
-        "max_new_tokens",
-        "over",
-        "pages",
-        "pending",
-        "planned",
-        "pooling",
-        "preemptions",
-        "prefill_end",
-        "priority",
-        "prompt_logprobs",
-        "prompt_scores",
-        "prompt_tokens",
-        "root",
-        "row",
-        "rules",
-        "sampling",
-        "sequence",
-        "session",
-        "stays",
-        "stop_token_ids",
-        "tokens",
-        "told",
-        "uncached",
-        "urgency",
-        "waits_for",
-    )
+    session: int
+    id: int
+    tokens: array[int]
+    prompt_tokens: int
+    max_new_tokens: int
+    sampling: SamplingParams
+    root: BlockKey
+    page_size: InitVar[int]
+    eos_token_ids: Collection[int] = ()
+    stop_token_ids: Collection[int] = ()
+    cache_bypass: bool = False
+    sequence: int = 0
+    rules: TokenRules = NO_RULES
+    logprobs: int = -1
+    prompt_logprobs: int = -1
+    priority: int = 0
+    deadline: float = math.inf
+    pooling: int = 0
+    adapter: int = BASE
+    guide: Guide | None = None
 
-    def __init__(
-        self,
-        *,
-        session: int,
-        id: int,
-        tokens: array[int],
-        prompt_tokens: int,
-        max_new_tokens: int,
-        sampling: SamplingParams,
-        root: BlockKey,
-        page_size: int,
-        eos_token_ids: Collection[int] = (),
-        stop_token_ids: Collection[int] = (),
-        cache_bypass: bool = False,
-        sequence: int = 0,
-        rules: TokenRules = NO_RULES,
-        logprobs: int = -1,
-        prompt_logprobs: int = -1,
-        priority: int = 0,
-        deadline: float = math.inf,
-        pooling: int = 0,
-        adapter: int = BASE,
-    ) -> None:
-        assert tokens.itemsize == 4, "token ids travel as u32"
-        self.session = session
-        self.id = id
-        self.tokens = tokens
-        self.prompt_tokens = prompt_tokens
-        self.max_new_tokens = max_new_tokens
-        self.sampling = sampling
-        self.root = root
-        self.keys = chain_keys(root, tokens, page_size)
-        self.eos_token_ids = frozenset(eos_token_ids)
-        self.stop_token_ids = frozenset(stop_token_ids)
-        self.cache_bypass = cache_bypass
-        self.sequence = sequence
-        self.rules = rules
-        self.logprobs = logprobs
-        self.prompt_logprobs = prompt_logprobs
-        self.priority = priority
-        self.deadline = deadline
-        self.pooling = pooling
-        self.adapter = adapter
-        self.prompt_scores: list[PlaceLogprobs] = []
-        self.guide: Guide | None = None
-        self.row = NO_ROW
-        self.pages: list[int] = []
-        self.ahead = False
-        self.over = False
-        self.computed = 0
-        self.planned = 0
-        self.pending = 0
-        self.told = 0
-        self.stays = 0
-        self.committed = 0
-        self.entered = 0
-        self.preemptions = 0
-        self.cached_tokens: int | None = None
-        self.first_output_sent = False
-        self.prefill_end = len(tokens)
-        self.uncached = 0
-        self.urgency = (priority, 0)
-        self.waits_for: BlockKey | None = None
-        self.disk_job = 0
+    # From here on the scheduler's own.
+    keys: list[BlockKey] = field(init=False)
+    prompt_scores: list[PlaceLogprobs] = field(init=False, default_factory=list)
+    row: int = field(init=False, default=NO_ROW)
+    pages: list[int] = field(init=False, default_factory=list)
+    ahead: bool = field(init=False, default=False)
+    over: bool = field(init=False, default=False)
+    computed: int = field(init=False, default=0)
+    planned: int = field(init=False, default=0)
+    pending: int = field(init=False, default=0)
+    told: int = field(init=False, default=0)
+    stays: int = field(init=False, default=0)
+    committed: int = field(init=False, default=0)
+    entered: int = field(init=False, default=0)
+    preemptions: int = field(init=False, default=0)
+    cached_tokens: int | None = field(init=False, default=None)
+    first_output_sent: bool = field(init=False, default=False)
+    prefill_end: int = field(init=False)
+    uncached: int = field(init=False, default=0)
+    urgency: tuple[int, int] = field(init=False)
+    waits_for: BlockKey | None = field(init=False, default=None)
+    disk_job: int = field(init=False, default=0)
+
+    def __post_init__(self, page_size: int) -> None:
+        assert self.tokens.itemsize == 4, "token ids travel as u32"
+        self.keys = chain_keys(self.root, self.tokens, page_size)
+        self.eos_token_ids = frozenset(self.eos_token_ids)
+        self.stop_token_ids = frozenset(self.stop_token_ids)
+        self.prefill_end = len(self.tokens)
+        self.urgency = (self.priority, 0)
 
     @property
     def output_tokens(self) -> int:

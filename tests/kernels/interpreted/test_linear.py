@@ -84,27 +84,6 @@ def test_a_stored_scale_cuts_off_what_is_larger(kind: torch.dtype) -> None:
         assert same_fp8(narrow, wanted)
 
 
-def test_checkpoint_layouts() -> None:
-    torch.manual_seed(0)
-    outputs, inputs, group = 16, 256, 128
-    nibbles = torch.randint(0, 16, (outputs, inputs))
-    zeros = torch.randint(1, 16, (inputs // group, outputs))
-    scales = torch.rand(inputs // group, outputs)
-
-    def packed(values: torch.Tensor, order: tuple[int, ...]) -> torch.Tensor:
-        """Eight neighbours of the last dimension into a word; bits n hold neighbour order[n]."""
-        eights = values.reshape(*values.shape[:-1], -1, 8)[..., list(order)]
-        word = sum(eights[..., n].long() << (4 * n) for n in range(8))
-        return torch.where(word >= 2**31, word - 2**32, word).int()
-
-    straight = tuple(range(8))
-    gptq = w4.pack_gptq(packed(nibbles, straight).T.contiguous(), packed(zeros - 1, straight), scales)
-    awq = w4.pack_awq(packed(nibbles.T.contiguous(), w4.AWQ_ORDER), packed(zeros, w4.AWQ_ORDER), scales)
-    wanted = (nibbles.view(outputs, -1, group) - zeros.T.unsqueeze(-1)) * scales.T.unsqueeze(-1)
-    for weight in (gptq, awq):
-        torch.testing.assert_close(w4.unpacked(weight), wanted.view(outputs, inputs))
-
-
 def test_shapes_that_cannot_be_packed() -> None:
     with pytest.raises(ValueError, match="multiple of 128, got 96"):
         w4.pack(torch.zeros(2, 96), torch.ones(2, 1), torch.ones(2, 1))
