@@ -16,11 +16,11 @@ from torch import Tensor
 
 from .attention_block import attend_block
 from .kv_pages import KvPages
-from .launch import half_type, jit, power_of_two, takes, tl
+from .launch import expect_contiguous, half_type, jit, power_of_two, takes, tl
 
 SPLIT = 512  # tokens of context for one program
 MOST_PARTS = 64  # programs for one row and KV head: bounds what the merge reads, and the memory between the two kernels
-LEAST_ROWS = 16  # of a matrix product
+LEAST_ROWS = 16  # of a matrix product, and least inputs
 
 
 def attention_decode(
@@ -82,12 +82,14 @@ def _launch(
     query: Tensor, pages: KvPages, tables: Tensor, lengths: Tensor, scale: float, longest: int, window: int,
     softcap: float,
 ) -> Tensor:  # fmt: skip
+    if not len(query):
+        return query.new_empty((0, query.shape[1] * query.shape[2]))
+    query = query.contiguous()
+    expect_contiguous(keys=pages.keys, values=pages.values, tables=tables[0], lengths=lengths)
     rows, heads, head_dim = query.shape
     kv_heads = pages.keys.shape[2]
     parts = parts_for(longest)
     out = torch.empty((rows, heads * head_dim), dtype=query.dtype, device=query.device)
-    if not rows:
-        return out
     partial = torch.empty((rows, heads, parts, head_dim), dtype=torch.float32, device=query.device)
     weights = torch.empty((rows, heads, parts), dtype=torch.float32, device=query.device)
     narrow = pages.narrow
@@ -98,13 +100,11 @@ def _launch(
         pages.value_scales if narrow else query, tables, lengths, partial, weights,
         scale, softcap, window, tables.stride(0), parts,
         KV_HEADS=kv_heads, GROUP=group, GROUP_BLOCK=max(LEAST_ROWS, power_of_two(group)),
-        DIM=head_dim, DIM_BLOCK=power_of_two(head_dim), PAGE=pages.page_size, SPLIT=SPLIT, BLOCK=block,
+        DIM=head_dim, DIM_BLOCK=dim_block(head_dim), PAGE=pages.page_size, SPLIT=SPLIT, BLOCK=block,
         WINDOW=window > 0, SOFTCAP=softcap > 0, NARROW=narrow, PRECISION=precision(query.dtype),
         num_warps=warps, num_stages=stages,
     )  # fmt: skip
-    merge_kernel[(rows, heads)](
-        partial, weights, out, parts, DIM=head_dim, DIM_BLOCK=power_of_two(head_dim), num_warps=1
-    )
+    merge_kernel[(rows, heads)](partial, weights, out, parts, DIM=head_dim, DIM_BLOCK=dim_block(head_dim), num_warps=1)
     return out
 
 
@@ -114,6 +114,11 @@ def pipeline(head_dim: int, narrow: bool) -> tuple[int, int, int]:
     if narrow:
         return 32, 3, 4
     return (64, 3, 8) if head_dim >= 128 else (64, 3, 4)
+
+
+def dim_block(head_dim: int) -> int:
+    """Elements of a head, filled up to what a matrix product takes."""
+    return max(LEAST_ROWS, power_of_two(head_dim))
 
 
 def precision(dtype: torch.dtype) -> str:

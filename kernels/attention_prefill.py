@@ -13,9 +13,9 @@ import torch
 from torch import Tensor
 
 from .attention_block import attend_block
-from .attention_decode import gather_context, precision
+from .attention_decode import dim_block, gather_context, precision
 from .kv_pages import KvPages
-from .launch import jit, power_of_two, takes, tl
+from .launch import expect_contiguous, jit, power_of_two, takes, tl
 
 TILE_FIELDS = 4
 
@@ -95,11 +95,13 @@ def _launch(
     query: Tensor, pages: KvPages, tables: Tensor, tiles: Tensor, scale: float, out: Tensor, window: int,
     softcap: float,
 ) -> None:  # fmt: skip
+    if not len(tiles):
+        return
+    query = query.contiguous()
+    expect_contiguous(keys=pages.keys, values=pages.values, tables=tables[0], tiles=tiles, out=out)
     _, heads, head_dim = query.shape
     kv_heads = pages.keys.shape[2]
     narrow = pages.narrow
-    if not len(tiles):
-        return
     group = heads // kv_heads
     queries = tile_queries(heads, kv_heads, head_dim)
     block, stages, warps = pipeline(head_dim, narrow)
@@ -108,7 +110,7 @@ def _launch(
         pages.value_scales if narrow else query, tables, tiles, out,
         scale, softcap, window, tables.stride(0),
         KV_HEADS=kv_heads, GROUP=group, GROUP_BLOCK=power_of_two(group), ROWS=max(16, queries * power_of_two(group)),
-        DIM=head_dim, DIM_BLOCK=power_of_two(head_dim), PAGE=pages.page_size, BLOCK=block,
+        DIM=head_dim, DIM_BLOCK=dim_block(head_dim), PAGE=pages.page_size, BLOCK=block,
         WINDOW=window > 0, SOFTCAP=softcap > 0, NARROW=narrow, PRECISION=precision(query.dtype),
         num_warps=warps, num_stages=stages,
     )  # fmt: skip

@@ -19,7 +19,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from .launch import half_type, jit, moved, power_of_two, takes, tl, triton
+from .launch import expect_contiguous, half_type, jit, moved, power_of_two, takes, tl, triton
 
 TILE_ROWS = 16  # tokens of one adapter: the least that a matrix product takes, and more than most adapters have
 BLOCK_IN = 128
@@ -97,7 +97,7 @@ def grouped_lora_tiles_reference(out: Tensor, x: Tensor, slots: LoraSlots, tiles
 
 
 def _launch(out: Tensor, x: Tensor, slots: LoraSlots, tiles: Tensor) -> Tensor:
-    assert out.is_contiguous(), "each program writes its own rows"
+    expect_contiguous(out=out, tiles=tiles, **slots._asdict())
     _, projections, most, inputs = slots.down.shape
     count, outputs = len(tiles), out.shape[1]
     block = min(RANK_BLOCK, max(16, power_of_two(most)))

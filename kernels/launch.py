@@ -29,12 +29,20 @@ else:
 
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 
-__all__ = ["AVAILABLE", "INTERPRETED", "constant", "jit", "moved", "power_of_two", "runs_on", "takes", "tl", "triton"]
+__all__ = [
+    "AVAILABLE", "INTERPRETED", "constant", "expect_contiguous", "jit", "moved", "power_of_two", "runs_on", "takes",
+    "tl", "triton",
+]  # fmt: skip
+
+
+# Numbers that change from step to step, and on which no wide load depends: a kernel that were compiled anew for those
+# that happen to be 1, or a multiple of 16, would hold up the step that brings the first of them.
+ANY_NUMBER = ("first", "held", "parts", "rows", "table_width", "total", "window")
 
 
 def jit(function: Any) -> Any:
     """`triton.jit`, or the bare function where there is no Triton: nobody calls it then."""
-    return triton.jit(function) if AVAILABLE else function
+    return triton.jit(function, do_not_specialize=ANY_NUMBER) if AVAILABLE else function
 
 
 def constant(value: Any) -> Any:
@@ -50,6 +58,13 @@ def takes(x: Tensor) -> bool:
 def runs_on(device: torch.device) -> bool:
     """The same, before there is a tensor."""
     return AVAILABLE and (device.type == "cuda" or INTERPRETED)
+
+
+def expect_contiguous(**tensors: Tensor) -> None:
+    """Raises ValueError for the first of them that does not lie in one piece, row after row, as kernels read it."""
+    for name, tensor in tensors.items():
+        if not tensor.is_contiguous():
+            raise ValueError(f"{name} must be contiguous, got strides {tensor.stride()} for {tuple(tensor.shape)}")
 
 
 def moved(host: Tensor, device: torch.device) -> Tensor:

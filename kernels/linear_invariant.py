@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .attention_decode import precision
-from .launch import jit, takes, tl, triton
+from .launch import expect_contiguous, jit, takes, tl, triton
 from .linear_w8a8 import add_parts
 
 CPU_ROWS = 16  # below it the time goes into reading weights
@@ -66,6 +66,7 @@ def input_parts(outputs: int, inputs: int) -> int:
 
 
 def _launch(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    expect_contiguous(weight=weight)
     rows, inputs = x.shape
     outputs = weight.shape[0]
     out = torch.empty((rows, outputs), dtype=x.dtype, device=x.device)

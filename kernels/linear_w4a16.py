@@ -13,7 +13,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from .launch import jit, takes, tl, triton
+from .launch import expect_contiguous, jit, takes, tl, triton
 from .linear_w8a8 import add_parts, input_splits, row_block
 
 PACKED = 128  # inputs of one block
@@ -90,6 +90,7 @@ def stages(inputs: int, group: int) -> int:
 
 
 def _launch(x: Tensor, weight: PackedWeight, bias: Tensor | None) -> Tensor:
+    expect_contiguous(**weight._asdict())
     rows, inputs = x.shape
     outputs = weight.words.shape[0]
     out = torch.empty((rows, outputs), dtype=x.dtype, device=x.device)

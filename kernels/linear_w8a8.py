@@ -10,7 +10,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from .launch import jit, power_of_two, takes, tl, triton
+from .launch import expect_contiguous, jit, power_of_two, takes, tl, triton
 from .narrow import narrowed, quantize_by, quantize_heads, scale_of
 
 BLOCK_OUT = 64
@@ -84,6 +84,7 @@ def input_splits(rows: int, outputs: int, inputs: int) -> int:
 def _launch(
     x: Tensor, scale: Tensor, weight: Tensor, weight_scale: Tensor, bias: Tensor | None, dtype: torch.dtype
 ) -> Tensor:
+    expect_contiguous(x=x, scale=scale, weight=weight, weight_scale=weight_scale)
     rows, inputs = x.shape
     outputs = weight.shape[0]
     out = torch.empty((rows, outputs), dtype=dtype, device=x.device)

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .launch import jit, moved, takes, tl, triton
+from .launch import expect_contiguous, jit, moved, takes, tl, triton
 
 BLOCK = 1024
 FIELDS = 5  # int64 words of one penalty: row, two addresses, and three float32 in the last two
@@ -46,8 +46,10 @@ def penalize(logits: Tensor, penalties: Sequence[Penalty]) -> None:
 def _launch(logits: Tensor, penalties: Sequence[Penalty]) -> None:
     if not penalties:
         return
+    expect_contiguous(logits=logits)
     host = np.empty((len(penalties), FIELDS), np.int64)
     for words, (row, seen, output, *strengths) in zip(host, penalties, strict=True):
+        expect_contiguous(seen=seen, output=output)
         words[:3] = row, seen.data_ptr(), output.data_ptr()
         words[3:].view(np.float32)[:3] = strengths
     places = moved(torch.from_numpy(host), logits.device)

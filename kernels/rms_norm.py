@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .launch import jit, power_of_two, takes, tl
+from .launch import expect_contiguous, jit, power_of_two, takes, tl
 from .native import native
 from .native.tensors import KINDS, native_takes, native_wide
 
@@ -63,6 +63,7 @@ def rms_norm_reference(x: Tensor, weight: Tensor, eps: float) -> Tensor:
 
 def _launch(x: Tensor, residual: Tensor | None, weight: Tensor, eps: float) -> Tensor:
     x = x.contiguous()
+    expect_contiguous(residual=x if residual is None else residual, weight=weight)
     hidden = x.shape[-1]
     tokens = x.numel() // hidden
     out = torch.empty_like(x)

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from .kv_pages import KvPages
 from .kv_write import kv_write
-from .launch import jit, power_of_two, takes, tl
+from .launch import expect_contiguous, jit, power_of_two, takes, tl
 from .narrow import narrowed, scale_of
 from .native import native
 from .native.tensors import KINDS, native_takes, native_wide
@@ -93,6 +93,9 @@ def _launch(
     qkv: Tensor, cos: Tensor, signed_sin: Tensor, positions: Tensor, slots: Tensor, pages: KvPages, heads: int,
     norms: HeadNorms | None,
 ) -> Tensor:  # fmt: skip
+    expect_contiguous(
+        qkv=qkv, cos=cos, signed_sin=signed_sin, positions=positions, slots=slots, keys=pages.keys, values=pages.values
+    )
     tokens, _, head_dim = qkv.shape
     kv_heads, rotary_dim = pages.keys.shape[2], cos.shape[-1]
     query = torch.empty((tokens, heads, head_dim), dtype=qkv.dtype, device=qkv.device)

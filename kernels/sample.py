@@ -13,7 +13,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from .launch import constant, jit, power_of_two, takes, tl, triton
+from .launch import constant, expect_contiguous, jit, power_of_two, takes, tl, triton
 from .philox import philox
 
 BLOCK = 2048  # logits at a time
@@ -82,6 +82,7 @@ def gumbel(draws: Draws, vocab_size: int) -> Tensor:
 
 
 def _launch(logits: Tensor, draws: Draws, filtered: bool) -> Tensor:
+    expect_contiguous(logits=logits, **draws._asdict())
     rows, vocab_size = logits.shape
     device = logits.device
     tokens = torch.empty(rows, dtype=torch.int64, device=device)
@@ -106,8 +107,8 @@ def _launch(logits: Tensor, draws: Draws, filtered: bool) -> Tensor:
 
 @jit
 def key_of(x: tl.tensor) -> tl.tensor:
-    """int32 that is ordered as the float32 is."""
-    bits = x.to(tl.int32, bitcast=True)
+    """int32 that is ordered as the float32 is; the two zeros are one."""
+    bits = (x + 0.0).to(tl.int32, bitcast=True)
     return bits ^ ((bits >> 31) & 0x7FFFFFFF)
 
 

@@ -135,7 +135,7 @@ def _attention() -> Iterator[Variant]:
         }  # fmt: skip
         scalars = {"scale": "fp32", "softcap": "fp32", "window": "i32", "table_width": "i32"}
         constants = {
-            "KV_HEADS": 8, "GROUP": group, "DIM": dim, "DIM_BLOCK": launch.power_of_two(dim), "PAGE": one.page,
+            "KV_HEADS": 8, "GROUP": group, "DIM": dim, "DIM_BLOCK": attention_decode.dim_block(dim), "PAGE": one.page,
             "WINDOW": one.bounded, "SOFTCAP": one.bounded, "NARROW": narrow, "PRECISION": "tf32",
         }  # fmt: skip
         block, stages, warps = attention_decode.pipeline(dim, narrow)

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .launch import jit, takes, tl, triton
+from .launch import expect_contiguous, jit, takes, tl, triton
 
 BLOCK = 1024
 
@@ -25,6 +25,7 @@ def vocab_embedding(token_ids: Tensor, table: Tensor, first: int) -> Tensor:
 
 
 def _launch(token_ids: Tensor, table: Tensor, first: int) -> Tensor:
+    expect_contiguous(token_ids=token_ids, table=table)
     tokens, (held, hidden) = token_ids.shape[0], table.shape
     out = torch.empty((tokens, hidden), dtype=table.dtype, device=table.device)
     if tokens:

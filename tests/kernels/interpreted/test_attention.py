@@ -18,6 +18,8 @@ from headway.kernels.attention_prefill import (
 )
 from headway.kernels.kv_pages import KvPages
 from headway.kernels.narrow import quantize_heads
+from headway.kernels.rope_kv_write import rope_kv_write
+from headway.kernels.rotary import rotary_tables
 
 FEW = settings(max_examples=12, deadline=None, suppress_health_check=list(HealthCheck))
 
@@ -58,7 +60,7 @@ def close(found: Tensor, wanted: Tensor, dtype: torch.dtype) -> None:
 shapes = st.tuples(
     st.sampled_from([16, 32, 64]),  # page size
     st.sampled_from([(1, 1), (4, 2), (3, 1), (8, 1)]),  # heads, KV heads
-    st.sampled_from([32, 64, 96, 128, 256]),  # head_dim
+    st.sampled_from([8, 32, 64, 96, 128, 256]),  # head_dim
     st.sampled_from([0, 1, 20, 64]),  # window
     st.sampled_from([0.0, 5.0]),  # softcap
     st.sampled_from(
@@ -111,6 +113,27 @@ def test_decode_over_several_splits(window: int) -> None:
     close(found, attention_decode_reference(query, pages, tables, at, 0.2, window=window), torch.float32)
     alone = attention_decode(query[1:2], pages, tables[1:2], at[1:2], 0.2, longest=513, window=window)
     assert torch.equal(found[1:2], alone)
+
+
+@pytest.mark.parametrize("kind", [torch.int8, torch.float8_e4m3fn])
+def test_pages_beyond_two_billion_elements(kind: torch.dtype) -> None:
+    """Written, and read by both kernels; the memory between is never touched."""
+    page, dim, length = 64, 256, 3
+    last = 2**31 // (page * dim) + 2
+    shape = (last + 1, page, 1, dim)
+    pages = KvPages(*(torch.empty(shape, dtype=kind) for _ in range(2)), *(torch.empty(shape[:3]) for _ in range(2)))
+    tables, lengths = torch.tensor([[last]], dtype=torch.int32), torch.tensor([length], dtype=torch.int32)
+    positions = torch.arange(length)
+    cos, sin = rotary_tables(torch.rand(dim // 2), length, torch.float32)
+    query = rope_kv_write(torch.randn(length, 3, dim), cos, sin, positions, last * page + positions, pages, 1)
+    wanted = torch.empty(length, dim)
+    tiles = plan_tiles([0], [length], [length], tile_queries(1, 1, dim))
+    attention_prefill_reference(query, pages, tables, tiles, 0.1, wanted)
+    assert wanted.abs().max() > 0.1
+    found = torch.empty(length, dim)
+    attention_prefill(query, pages, tables, tiles, 0.1, found)
+    close(found, wanted, torch.float32)
+    close(attention_decode(query[-1:], pages, tables, lengths, 0.1, longest=length), wanted[-1:], torch.float32)
 
 
 @FEW

@@ -59,6 +59,15 @@ def test_each_row_by_its_own_rules() -> None:
         assert torch.equal(sample(logits[row : row + 1].contiguous(), own, filtered=True), together[row : row + 1])
 
 
+def test_the_two_zeros_are_equals() -> None:
+    how = draws(4, 0.7, 1, 0.5, 1.0, 5)
+    logits = torch.zeros(4, 300)
+    logits[:, ::2] = -0.0
+    found = sample(logits, how, filtered=True)
+    assert torch.equal(found, sample_reference(logits, how))
+    assert torch.equal(found, gumbel(how, 300).argmax(-1)), "all of them are in the draw"
+
+
 @settings(max_examples=10, deadline=None)
 @given(
     st.sampled_from([1, 5, 1500]),
