@@ -83,6 +83,7 @@ def _model(options: argparse.Namespace) -> ModelSpec:
         dtype=options.dtype,
         load_format=options.load_format,
         ignore_remote_code=options.ignore_remote_code,
+        symmetric_memory=options.symmetric_memory,
         engine=msgspec.structs.replace(engine_defaults(options.device), **told),
     )
     check_group(model.group(f"{name}-0", host=options.group_host, controller_address=""))
@@ -101,6 +102,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--dtype", default="auto", help="auto, float32, bfloat16 or float16")
     add("--load-format", default="auto", help="auto, or dummy: random weights of the shape in config.json")
     add("--ignore-remote-code", action="store_true", help="serve a checkpoint with auto_map, without that code")
+    add("--symmetric-memory", action="store_true", help="sum small tensors of tensor-parallel GPUs in one shot")
     add("--host", default="127.0.0.1", help="address to listen on")
     add("--advertise", default="", help="host under which workers reach this controller")
     add("--grpc-port", type=int, default=0, help="admin and control port; 0 takes a free one")

@@ -6,8 +6,19 @@ import msgspec
 
 from .blocks import DEFAULT_PAGE_SIZE
 from .errors import ConfigError
+from .sampling import Bound
 
 KV_DTYPES = ("auto", "bf16", "fp8", "int8")
+MOST_PAGE_SIZE = 1024
+COUNTS = {
+    "max_sequences": Bound(1, 1 << 14),
+    "token_budget": Bound(1, 1 << 20),
+    "max_waiting": Bound(1, 1 << 20),
+    "max_adapters": Bound(0, 256),
+    "max_lora_rank": Bound(1, 1024),
+}
+"""What each replica keeps lists and tables of: the upper bounds are far from any use, and keep a slip of the finger
+from taking the machine's memory."""
 
 
 class EngineSpec(msgspec.Struct, frozen=True, kw_only=True):
@@ -23,8 +34,9 @@ class EngineSpec(msgspec.Struct, frozen=True, kw_only=True):
     probabilities of a request are the same bits whoever shares its steps, and however its prompt is cut, cached or
     preempted.
 
-    On CUDA, of the memory that is free once the weights are loaded, `memory_fraction` is for the largest step, for
-    captured decode steps (up to `graph_mib` MiB of them; 0 turns them off) and, all the rest, for pages.
+    Of the memory that is free once the weights are loaded, `memory_fraction` is for pages; 0 is 0.9 on CUDA, and on CPU
+    a tenth, but 1 GiB a rank at most. On CUDA the largest step comes out of it first, and captured decode steps: up to
+    `graph_mib` MiB of them; 0 turns them off.
     """
 
     page_size: int = DEFAULT_PAGE_SIZE
@@ -42,9 +54,59 @@ class EngineSpec(msgspec.Struct, frozen=True, kw_only=True):
     kv_dtype: str = "auto"
     watermark_pages: int = -1
     admission_forecast: bool = True
-    memory_fraction: float = 0.9
+    memory_fraction: float = 0.0
     graph_mib: int = 2048
     batch_invariant: str = "auto"
+
+    def check(self, device: str) -> None:
+        """Refuses what no engine on `device` could be. Raises ConfigError with field and bound."""
+        self._check_numbers()
+        self._check_pages(device)
+        if self.kv_dtype not in KV_DTYPES:
+            raise ConfigError(f"kv_dtype must be one of {', '.join(KV_DTYPES)}, got {self.kv_dtype!r}")
+        if self.batch_invariant not in ("auto", "on", "off"):
+            raise ConfigError(f"batch_invariant must be auto, on or off, got {self.batch_invariant!r}")
+        if self.token_budget < self.max_sequences:
+            raise ConfigError(
+                f"token_budget ({self.token_budget}) must be at least max_sequences ({self.max_sequences}): "
+                "each running sequence needs one token a step"
+            )
+
+    def _check_numbers(self) -> None:
+        for name, bound in COUNTS.items():
+            if not bound.holds(getattr(self, name)):
+                raise ConfigError(f"{name} must be {bound}, got {getattr(self, name)}")
+        for name in ("total_pages", "max_context_tokens", "disk_pages", "graph_mib"):
+            if getattr(self, name) < 0:
+                raise ConfigError(f"{name} must be at least 0, got {getattr(self, name)}")
+        for name in ("host_pages", "watermark_pages"):
+            if getattr(self, name) < -1:
+                raise ConfigError(f"{name} must be at least 0, or -1 to choose, got {getattr(self, name)}")
+        if not 0 < self.step_timeout_s < float("inf"):
+            raise ConfigError(f"step_timeout must be above 0 seconds, got {self.step_timeout_s:g}")
+        if not 0 <= self.memory_fraction <= 1:
+            raise ConfigError(
+                f"memory_fraction must be above 0 and at most 1, or 0 to choose, got {self.memory_fraction:g}"
+            )
+
+    def _check_pages(self, device: str) -> None:
+        size, pages = self.page_size, self.total_pages
+        if not 1 <= size <= MOST_PAGE_SIZE or size & (size - 1):
+            raise ConfigError(f"page_size must be a power of two and at most {MOST_PAGE_SIZE}, got {size}")
+        if pages and self.max_context_tokens > pages * size:
+            needed = -(-self.max_context_tokens // size)
+            raise ConfigError(
+                f"max_context_tokens = {self.max_context_tokens} needs {needed} pages of {size} tokens, and "
+                f"total_pages = {pages}"
+            )
+        if pages and self.watermark_pages >= pages:
+            raise ConfigError(
+                f"watermark_pages = {self.watermark_pages} leaves newcomers nothing: it must be below the {pages} pages"
+            )
+        if self.disk_pages and not self.kv_disk:
+            raise ConfigError(f"disk_pages = {self.disk_pages} needs kv_disk, the directory to keep them in")
+        if self.kv_disk and (self.host_pages == 0 or (self.host_pages < 0 and device == "cpu")):
+            raise ConfigError("kv_disk needs host_pages above 0: pages reach the disk by way of host memory")
 
 
 def engine_defaults(device: str) -> EngineSpec:
@@ -91,33 +153,4 @@ class GroupSpec(msgspec.Struct, frozen=True, kw_only=True):
             raise ConfigError(f"dtype must be auto, float32, bfloat16 or float16, got {self.dtype!r}")
         if self.load_format not in ("auto", "dummy"):
             raise ConfigError(f"load_format must be auto or dummy, got {self.load_format!r}")
-        engine = self.engine
-        if engine.page_size < 1 or engine.page_size & (engine.page_size - 1):
-            raise ConfigError(f"page_size must be a power of two, got {engine.page_size}")
-        for name in ("max_sequences", "token_budget", "max_waiting", "max_lora_rank"):
-            if getattr(engine, name) < 1:
-                raise ConfigError(f"{name} must be at least 1, got {getattr(engine, name)}")
-        if not 0 < engine.step_timeout_s < float("inf"):
-            raise ConfigError(f"step_timeout must be above 0 seconds, got {engine.step_timeout_s:g}")
-        for name in ("total_pages", "max_context_tokens", "max_adapters", "disk_pages", "graph_mib"):
-            if getattr(engine, name) < 0:
-                raise ConfigError(f"{name} must be at least 0, got {getattr(engine, name)}")
-        if not 0 < engine.memory_fraction <= 1:
-            raise ConfigError(f"memory_fraction must be above 0 and at most 1, got {engine.memory_fraction:g}")
-        if engine.kv_dtype not in KV_DTYPES:
-            raise ConfigError(f"kv_dtype must be one of {', '.join(KV_DTYPES)}, got {engine.kv_dtype!r}")
-        if engine.batch_invariant not in ("auto", "on", "off"):
-            raise ConfigError(f"batch_invariant must be auto, on or off, got {engine.batch_invariant!r}")
-        if engine.host_pages < -1:
-            raise ConfigError(f"host_pages must be at least 0, or -1 to choose, got {engine.host_pages}")
-        if engine.watermark_pages < -1:
-            raise ConfigError(f"watermark_pages must be at least 0, or -1 to choose, got {engine.watermark_pages}")
-        if engine.disk_pages and not engine.kv_disk:
-            raise ConfigError(f"disk_pages = {engine.disk_pages} needs kv_disk, the directory to keep them in")
-        if engine.kv_disk and (engine.host_pages == 0 or (engine.host_pages < 0 and self.device == "cpu")):
-            raise ConfigError("kv_disk needs host_pages above 0: pages reach the disk by way of host memory")
-        if engine.token_budget < engine.max_sequences:
-            raise ConfigError(
-                f"token_budget ({engine.token_budget}) must be at least max_sequences ({engine.max_sequences}): "
-                "each running sequence needs one token a step"
-            )
+        self.engine.check(self.device)

@@ -64,19 +64,3 @@ class RequestObserver(Protocol):
     def ended(self, record: RequestRecord) -> None:
         """Finished, failed or left. Requests that validation refused end here too, with no token."""
         ...
-
-
-class SilentObserver:
-    """Observes nothing."""
-
-    def arrived(self, record: RequestRecord) -> None:
-        pass
-
-    def first_token(self, record: RequestRecord) -> None:
-        pass
-
-    def tokens(self, record: RequestRecord, count: int, seconds: float) -> None:
-        pass
-
-    def ended(self, record: RequestRecord) -> None:
-        pass

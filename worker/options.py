@@ -97,5 +97,5 @@ def _add_kv(parser: argparse.ArgumentParser) -> None:
     add("--disk-pages", type=int, help="pages on disk; 0: what it has room for")
     add("--kv-disk", metavar="DIR", help="keep pages in a file there, too")
     add("--kv-dtype", choices=KV_DTYPES, help="what KV is kept as")
-    add("--memory-fraction", type=float, help="of free device memory that is taken")
+    add("--memory-fraction", type=float, help="of the memory free once weights are loaded, for pages; 0: chosen")
     add("--graph-mib", type=int, help="device memory for captured steps; 0: capture none")

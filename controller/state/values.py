@@ -23,6 +23,7 @@ class ModelSpec(msgspec.Struct, frozen=True, kw_only=True):
     dtype: str = "auto"
     load_format: str = "auto"
     ignore_remote_code: bool = False
+    symmetric_memory: bool = False
     engine: EngineSpec = EngineSpec()
 
     def group(self, replica_id: str, *, host: str, controller_address: str) -> GroupSpec:
@@ -37,6 +38,7 @@ class ModelSpec(msgspec.Struct, frozen=True, kw_only=True):
             dtype=self.dtype,
             load_format=self.load_format,
             ignore_remote_code=self.ignore_remote_code,
+            symmetric_memory=self.symmetric_memory,
             host=host,
             controller_address=controller_address,
             engine=self.engine,

@@ -5,11 +5,16 @@ import socket
 from pathlib import Path
 
 import pytest
+import typer
 
 from headway.cli.cluster import options
-from headway.cli.cluster.options import resolve
+from headway.cli.cluster.options import UpOptions, resolve
 from headway.cli.cluster.ports import check_free
+from headway.cli.commands import up
+from headway.cli.main import app
+from headway.controller import settings
 from headway.core.errors import ConfigError
+from headway.core.specs import GroupSpec
 from headway.demo import DEMO_DIR
 
 PLAIN = {
@@ -59,6 +64,53 @@ def test_what_cannot_be_is_refused_by_name(monkeypatch: pytest.MonkeyPatch, give
     with pytest.raises(ConfigError) as caught:
         resolve(**{**PLAIN, **given})
     assert words in str(caught.value)
+
+
+GIVEN = {
+    "--dtype": "float32",
+    "--load-format": "dummy",
+    "--page-size": 32,
+    "--pages": 64,
+    "--memory-fraction": 0.25,
+    "--max-sequences": 3,
+    "--token-budget": 65,
+    "--max-context-tokens": 66,
+    "--max-waiting": 7,
+    "--watermark-pages": 8,
+    "--batch-invariant": "off",
+    "--max-adapters": 9,
+    "--max-lora-rank": 10,
+    "--host-pages": 11,
+    "--kv-disk": "here",
+    "--disk-pages": 12,
+    "--kv-dtype": "int8",
+    "--graph-mib": 13,
+    "--step-timeout": 14.0,
+}
+SWITCHES = ["--ignore-remote-code", "--no-admission-forecast", "--symmetric-memory"]
+
+
+def test_every_flag_of_up_reaches_the_group(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    asked: list[UpOptions] = []
+    monkeypatch.setattr(up, "_detached", lambda wanted, as_json: asked.append(wanted))
+
+    def run(*arguments: str) -> GroupSpec:
+        app(["up", "--detach", *arguments], standalone_mode=False)
+        return settings.parse(asked[-1].engine).model.group("demo-0", host="", controller_address="")
+
+    command = typer.main.get_command(app).commands["up"]  # type: ignore[attr-defined]
+    every = {name for option in command.params for name in (*option.opts, *option.secondary_opts) if name[:2] == "--"}
+    of_cluster = {"--model", "--model-name", "--replicas", "--tp", "--pp", "--device", "--port", "--detach", "--json"}
+    assert every - of_cluster == {*GIVEN, *SWITCHES, "--admission-forecast"}
+    assert run() == settings.parse([]).model.group("demo-0", host="", controller_address="")
+    assert asked[-1].engine == ("--dtype=auto", "--load-format=auto"), "the rest is chosen where the device is known"
+    group = run(*(f"{flag}={value}" for flag, value in GIVEN.items()), *SWITCHES)
+    names = {"--pages": "total_pages", "--step-timeout": "step_timeout_s"}
+    for flag, value in {**GIVEN, "--kv-disk": str(tmp_path / "here")}.items():
+        name = names.get(flag, flag[2:].replace("-", "_"))
+        assert getattr(group.engine if hasattr(group.engine, name) else group, name) == value
+    assert (group.ignore_remote_code, group.symmetric_memory, group.engine.admission_forecast) == (True, True, False)
 
 
 def test_ports_follow_each_other() -> None:

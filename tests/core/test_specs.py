@@ -13,10 +13,10 @@ from headway.worker import options
 @pytest.mark.parametrize(
     ("good", "bad", "words"),
     [
-        ({"page_size": 1}, {"page_size": 0}, "page_size must be a power of two, got 0"),
-        ({"max_sequences": 1}, {"max_sequences": 0}, "max_sequences must be at least 1, got 0"),
+        ({"page_size": 1}, {"page_size": 0}, "page_size must be a power of two and at most 1024, got 0"),
+        ({"max_sequences": 1}, {"max_sequences": 0}, "max_sequences must be at least 1 and at most 16384, got 0"),
         ({"token_budget": 64}, {"token_budget": 63}, "token_budget"),
-        ({"max_waiting": 1}, {"max_waiting": -1}, "max_waiting must be at least 1, got -1"),
+        ({"max_waiting": 1}, {"max_waiting": -1}, "max_waiting must be at least 1 and at most 1048576, got -1"),
         ({"total_pages": 0}, {"total_pages": -1}, "total_pages must be at least 0, got -1"),
         ({"max_context_tokens": 0}, {"max_context_tokens": -1}, "max_context_tokens must be at least 0, got -1"),
         (
@@ -24,6 +24,28 @@ from headway.worker import options
             {"watermark_pages": -2},
             "watermark_pages must be at least 0, or -1 to choose, got -2",
         ),
+        ({"page_size": 1024}, {"page_size": 2048}, "page_size must be a power of two and at most 1024, got 2048"),
+        (
+            {"max_sequences": 2**14, "token_budget": 2**20},
+            {"max_sequences": 2**14 + 1, "token_budget": 2**20},
+            "max_sequences must be at least 1 and at most 16384, got 16385",
+        ),
+        ({"token_budget": 2**20}, {"token_budget": 2**20 + 1}, "token_budget must be .* at most 1048576, got 1048577"),
+        ({"max_waiting": 2**20}, {"max_waiting": 2**21}, "max_waiting must be .* at most 1048576, got 2097152"),
+        ({"max_adapters": 256}, {"max_adapters": 257}, "max_adapters must be at least 0 and at most 256, got 257"),
+        ({"max_lora_rank": 1024}, {"max_lora_rank": 0}, "max_lora_rank must be at least 1 and at most 1024, got 0"),
+        (
+            {"total_pages": 4, "max_context_tokens": 64},
+            {"total_pages": 4, "max_context_tokens": 65},
+            "max_context_tokens = 65 needs 5 pages of 16 tokens, and total_pages = 4",
+        ),
+        ({"total_pages": 5, "watermark_pages": 4}, {"total_pages": 5, "watermark_pages": 5}, "watermark_pages = 5"),
+        (
+            {"memory_fraction": 1.0},
+            {"memory_fraction": 1.01},
+            "memory_fraction must be above 0 and at most 1, or 0 to choose, got 1.01",
+        ),
+        ({"memory_fraction": 0.1}, {"memory_fraction": -0.1}, "memory_fraction"),
         ({"step_timeout_s": 0.1}, {"step_timeout_s": 0.0}, "step_timeout must be above 0 seconds, got 0"),
         ({"step_timeout_s": 1e9}, {"step_timeout_s": float("nan")}, "step_timeout must be above 0 seconds, got nan"),
     ],

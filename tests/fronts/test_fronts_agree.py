@@ -20,11 +20,15 @@ from headway.proto.headway.v1 import inference_pb2 as pb
 from headway.router.fronts.inference_requests import from_chat, from_generate
 from headway.router.fronts.openai.requests import read_chat, read_completion
 from headway.router.handler import RequestHandler
-from headway.router.observer import SilentObserver
 from headway.router.types import EngineRequest
 from headway.router.validation import limits
 from headway.router.validation.request import UserRequest
-from headway.tests.fronts.support.scripted_replicas import ScriptedCatalogue, ScriptedDispatcher, demo_model
+from headway.tests.fronts.support.scripted_replicas import (
+    RecordingObserver,
+    ScriptedCatalogue,
+    ScriptedDispatcher,
+    demo_model,
+)
 
 Verdict = tuple[str, str, str] | EngineRequest
 
@@ -199,7 +203,7 @@ class Judge:
     def __init__(self) -> None:
         self.loop = asyncio.new_event_loop()
         self.dispatcher = ScriptedDispatcher()
-        self.handler = RequestHandler(ScriptedCatalogue([demo_model()]), self.dispatcher, SilentObserver())
+        self.handler = RequestHandler(ScriptedCatalogue([demo_model()]), self.dispatcher, RecordingObserver())
 
     def verdict(self, request: UserRequest) -> Verdict:
         return self.loop.run_until_complete(self._verdict(request))

@@ -14,6 +14,7 @@ from tiny_llamas import Oracle
 from headway.core.errors import ConfigError
 from headway.core.specs import KV_DTYPES, EngineSpec
 from headway.worker.execution.model_info import read_model_info
+from headway.worker.model.registry import read_config
 
 # Largest error of a logit as a share of the spread of logits: twice what was found.
 BOUNDS = {"bf16": 0.1, "fp8": 0.6, "int8": 0.2}
@@ -54,7 +55,7 @@ def test_memory_and_revision_follow_the_type(checkpoint: Callable[[str], Path]) 
         kv: read_model_info(model, spec_for(model, 1, 1, engine=EngineSpec(page_size=8, kv_dtype=kv)))
         for kv in KV_DTYPES
     }
-    heads = 2 * 8 * 2 * found["auto"].num_layers  # keys and values, tokens, KV heads
+    heads = 2 * 8 * 2 * read_config(model).layers  # keys and values, tokens, KV heads
     sizes = {kv: info.kv_bytes_per_page // heads for kv, info in found.items()}
     assert sizes == {"auto": 16 * 4, "bf16": 16 * 2, "fp8": 16 + 4, "int8": 16 + 4}
     assert len({info.revision for info in found.values()}) == len(KV_DTYPES), "keys of pages would be the same"

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
+import psutil
 import pytest
 import torch
 from rank_group import spec_for
@@ -46,3 +48,15 @@ def test_pages_get_what_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
     assert suggested_pages(1 << 20, 1 << 20, engine, 1, cuda, 4 * gib) == 65536, "one whole context at least"
     assert suggested_pages(1 << 20, 1 << 17, engine, 1, cuda, 4 * gib) == (30 - 4 - 1) * 1024
     assert suggested_pages(1 << 20, 64, engine, 1, cuda, 4 * gib) == 2 * 256 * 4, "and no more than can be used"
+
+
+def test_a_fraction_of_the_memory_holds_on_cpu_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    mib, cpu = 1 << 20, torch.device("cpu")
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(available=40_000 * mib))
+
+    def pages(memory_fraction: float, ranks: int = 1) -> int:
+        return suggested_pages(mib, 1 << 17, EngineSpec(memory_fraction=memory_fraction, page_size=256), ranks, cpu)
+
+    assert (pages(0.5), pages(0.5, ranks=4), pages(1.0)) == (20_000, 5_000, 40_000)
+    assert pages(0.0) == 1024 and pages(0.0, ranks=5) == 800, "a tenth when not given, and a GiB a rank at most"
+    assert pages(0.001) == (1 << 17) // 256, "one whole context at least"

@@ -18,7 +18,6 @@ class ModelInfo(msgspec.Struct, frozen=True, kw_only=True):
     max_context_tokens: int
     eos_token_ids: tuple[int, ...]
     default_sampling: SamplingParams
-    num_layers: int
     kv_bytes_per_page: int
     page_size: int
     dtype: str

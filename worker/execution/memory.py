@@ -7,8 +7,9 @@ import torch
 
 from ...core.specs import EngineSpec
 
+CUDA_SHARE = 0.9
 CPU_SHARE = 0.1  # of free memory, for all ranks of a group: a machine often runs several groups, and other things
-CPU_BYTES = 1 << 30  # cap for a rank; pages are taken from the system only when they are first written
+CPU_BYTES = 1 << 30  # that a rank takes at most without being told; pages take memory only when they are first written
 CONTEXTS = 2  # more than this many times what all sequences can hold at full length serves nothing
 
 
@@ -23,7 +24,9 @@ def suggested_pages(
     most = CONTEXTS * engine.max_sequences * per_context
     if device.type == "cuda":
         free, _ = torch.cuda.mem_get_info(device)
-        room = int(free * engine.memory_fraction) - step_bytes - (engine.graph_mib << 20)
+        room = int(free * (engine.memory_fraction or CUDA_SHARE)) - step_bytes - (engine.graph_mib << 20)
     else:
-        room = min(int(psutil.virtual_memory().available * CPU_SHARE) // ranks, CPU_BYTES)
+        share = engine.memory_fraction or CPU_SHARE
+        room = int(psutil.virtual_memory().available * share) // ranks
+        room = room if engine.memory_fraction else min(room, CPU_BYTES)
     return max(min(room // bytes_per_page, most), per_context)

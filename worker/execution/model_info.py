@@ -53,7 +53,6 @@ def read_model_info(path: Path, spec: GroupSpec, place: Topology | None = None) 
         max_context_tokens=served.max_context,
         eos_token_ids=eos,
         default_sampling=defaults,
-        num_layers=config.layers,
         kv_bytes_per_page=kv_bytes_per_page(config, split, engine.page_size, choose_kv_dtype(engine.kv_dtype, dtype)),
         page_size=engine.page_size,
         dtype=name,

@@ -10,6 +10,8 @@ import time
 import uuid
 from pathlib import Path
 
+import msgspec
+
 from ...core.errors import ConfigError
 from ...core.servers import reachable_host
 from ...core.specs import GroupSpec
@@ -163,6 +165,7 @@ class WorkerGroup:
         self._standing.nodes = [platform.node(), *(member.handle.node for member in followers.members)]
         self._stand(admin_pb2.REPLICA_STATE_LOADING, "loading weights")
         info, self._pages = followers.wait_loaded()
+        msgspec.structs.replace(spec.engine, total_pages=self._pages.device).check(spec.device)
         followers.allocate(self._pages)
         followers.wait_allocated()
         return info, followers
