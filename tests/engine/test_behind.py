@@ -12,7 +12,8 @@ import pytest
 
 from headway.core.errors import Overloaded
 from headway.proto.headway.v1 import engine_pb2
-from headway.worker.engine import Figures, Refused, StepReport
+from headway.proto.headway.v1.sampling_pb2 import FINISH_REASON_ABORTED, FINISH_REASON_UNSPECIFIED
+from headway.worker.engine import Figures, Output, Refused, StepReport
 from headway.worker.service import servicer
 from headway.worker.service.hub import Hub
 
@@ -61,3 +62,20 @@ async def test_a_stream_is_not_read_while_the_engine_or_the_router_is_behind(mon
     assert await settled(flood) > MOST + 11
     hub.leave(session)
     await asyncio.wait_for(reading, 5)
+
+
+async def test_the_grammar_of_what_has_ended_is_not_waited_for() -> None:
+    """Else a router that is refused submits on, and what compiles for it has no bound."""
+    hub = Hub("incarnation", SimpleQueue(), lambda: 0.0, Figures())
+    session, _ = hub.join(engine_pb2.Hello(router_id="router"))
+    session.compiling = {number: asyncio.create_task(asyncio.Event().wait()) for number in range(4)}  # type: ignore[misc]
+    tasks = session.compiling.copy()
+    aborted = Output(1, [], FINISH_REASON_ABORTED, None, None, 0)
+    news = Output(2, [5], FINISH_REASON_UNSPECIFIED, None, 0, 0)
+    refused = [Refused(0, Overloaded("full")), Refused(9, Overloaded("full"))]
+    hub.publish(StepReport({session.number: [aborted, news]}, {session.number: refused}, {}, [], Figures()))
+    await asyncio.sleep(0)
+    assert [task.cancelled() for task in tasks.values()] == [True, True, False, False]
+    hub.leave(session)
+    await asyncio.sleep(0)
+    assert all(task.cancelled() for task in tasks.values())

@@ -191,6 +191,16 @@ async def test_a_batch_holds_submits_and_aborts_only(worker, session_to, command
         assert "batch.commands" in await session.call.details()
 
 
+async def test_a_batch_is_no_longer_than_was_said(worker, session_to):
+    async with session_to(worker) as session:
+        commands = [engine_pb2.SessionRequest(abort=engine_pb2.AbortSequence(id=id)) for id in range(257)]
+        await session.call.write(engine_pb2.SessionRequest(batch=engine_pb2.CommandBatch(commands=commands[1:])))
+        await session.report(lambda report: True)
+        await session.call.write(engine_pb2.SessionRequest(batch=engine_pb2.CommandBatch(commands=commands)))
+        assert await session.call.code() is grpc.StatusCode.INVALID_ARGUMENT
+        assert "batch.commands: at most 256 at once, got 257" in await session.call.details()
+
+
 @pytest.mark.parametrize(
     ("change", "code", "names"),
     [

@@ -14,7 +14,7 @@ from queue import SimpleQueue
 
 from ...core.errors import Stale
 from ...proto.headway.v1 import engine_pb2
-from ..engine import Command, Figures, Leave, StepReport, Submit
+from ..engine import Command, Figures, Leave, Output, Refused, StepReport, Submit
 from ..pages import KvChange, KvOp
 from .changes import ChangeLog
 from .messages import event_messages, load_message, stamp
@@ -36,6 +36,13 @@ class Session:
         self.unreported: deque[int] = deque()
         self.last_submit = 0
         self.ended = False
+
+    def stop_compiling(self, outputs: list[Output], refusals: list[Refused]) -> None:
+        """Grammars of requests that have ended are of no use: they would pile up behind a router that submits on."""
+        if self.compiling:
+            ended = [output.id for output in outputs if output.finish] + [refused.id for refused in refusals]
+            for task in filter(None, map(self.compiling.get, ended)):
+                task.cancel()
 
 
 class Hub:
@@ -90,14 +97,9 @@ class Hub:
             session.last_submit = report.submitted.get(number, session.last_submit)
             while session.unreported and session.unreported[0] <= session.last_submit:
                 session.unreported.popleft()
-            session.outbox.add(
-                self.sequence,
-                report.outputs.get(number, []),
-                report.refusals.get(number, []),
-                report.kv_changes,
-                load,
-                session.last_submit,
-            )
+            outputs, refusals = report.outputs.get(number, []), report.refusals.get(number, [])
+            session.stop_compiling(outputs, refusals)
+            session.outbox.add(self.sequence, outputs, refusals, report.kv_changes, load, session.last_submit)
 
     def set_adapters(self, adapters: list[engine_pb2.Adapter]) -> None:
         """Requests may name these from now on; every router hears it at once."""

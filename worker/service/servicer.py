@@ -164,6 +164,9 @@ def _take(engine: ServedEngine, session: Session, request: engine_pb2.SessionReq
                 task.cancel()
             inbox.put(Abort(session.number, request.abort.id))
         case "batch":
+            if len(request.batch.commands) > MAX_COMMANDS:
+                text = f"batch.commands: at most {MAX_COMMANDS} at once, got {len(request.batch.commands)}"
+                raise InvalidRequest(text, field="batch.commands")
             for command in request.batch.commands:
                 if command.WhichOneof("command") not in ("submit", "abort"):
                     raise InvalidRequest("batch.commands: each one is a submit or an abort", field="batch.commands")

@@ -18,11 +18,12 @@ from ...core.errors import InvalidRequest, Overloaded
 from ..scheduler import Request
 from .crew import Crew
 from .guide import BITS, Guide, Words, first_line
-from .limits import MASK_S, parser_limits
+from .limits import COMPILE_S, MASK_S, parser_limits
 from .pool import SandboxPool
 from .sandbox import Setup, make_tokenizer
 
 KEPT = 64
+MAX_WAITING = 256
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -58,6 +59,7 @@ class GrammarCompiler:
         self._tokenizer: asyncio.Task[LLTokenizer | Refusal] | None = None
         self._sandboxes: SandboxPool | None = None
         self._known: OrderedDict[Grammar, asyncio.Task[Compiled | Refusal]] = OrderedDict()
+        self._compiling = 0
 
     async def guide(self, grammar: Grammar, request: Request) -> Guide:
         """The guide of a request that is still to be submitted. Raises InvalidRequest, Overloaded."""
@@ -93,18 +95,24 @@ class GrammarCompiler:
             await self._sandboxes.close()
 
     async def _compiled(self, grammar: Grammar) -> Compiled | Refusal:
-        """From the cache, or compiled once for all who wait for it. What is refused is remembered, too."""
+        """From the cache, or compiled once for all who wait for it. What is refused is remembered, too.
+
+        Raises Overloaded when too many others wait, also for the tokenizer before the first."""
         task = self._known.get(grammar)
         if task is None:
+            if self._compiling >= MAX_WAITING:
+                raise Overloaded(f"grammar: {self._compiling} wait to be compiled already", retry_after_s=COMPILE_S)
+            self._compiling += 1
             task = self._known[grammar] = asyncio.create_task(self._compile(grammar))
-            task.add_done_callback(lambda done: self._forget_passing(grammar, done))
+            task.add_done_callback(lambda done: self._end(grammar, done))
             if len(self._known) > KEPT:
                 self._known.popitem(last=False)
         self._known.move_to_end(grammar)
         return await asyncio.shield(task)
 
-    def _forget_passing(self, grammar: Grammar, task: asyncio.Task[Compiled | Refusal]) -> None:
-        """Only a verdict on the grammar itself holds for the next request with it."""
+    def _end(self, grammar: Grammar, task: asyncio.Task[Compiled | Refusal]) -> None:
+        """It is compiled, or not. Only a verdict on the grammar itself holds for the next request with it."""
+        self._compiling -= 1
         if (task.cancelled() or task.exception() is not None) and self._known.get(grammar) is task:
             del self._known[grammar]
 

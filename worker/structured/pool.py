@@ -10,12 +10,10 @@ from contextlib import suppress
 import msgspec
 
 from ...core.constraints import Grammar
-from ...core.errors import Overloaded
 from .limits import COMPILE_S
 from .sandbox import LENGTH, Job, Setup, Verdict, frame
 
 SANDBOXES = 2
-MAX_WAITING = 256
 START_S = 60.0
 
 
@@ -28,18 +26,11 @@ class SandboxPool:
         self._all: set[Process] = set()
         self._ends: set[asyncio.Task[int]] = set()
         self._free = asyncio.Semaphore(SANDBOXES)
-        self._waiting = 0
 
     async def try_grammar(self, grammar: Grammar) -> Verdict:
-        """The verdict on it, within COMPILE_S from when its turn comes. Raises Overloaded when too many wait."""
-        if self._waiting >= MAX_WAITING:
-            raise Overloaded(f"grammar: {self._waiting} wait to be compiled already", retry_after_s=COMPILE_S)
-        self._waiting += 1
-        try:
-            async with self._free:
-                return await self._try(grammar)
-        finally:
-            self._waiting -= 1
+        """The verdict on it, within COMPILE_S from when its turn comes."""
+        async with self._free:
+            return await self._try(grammar)
 
     async def close(self) -> None:
         """Ends all processes, and returns when they are gone."""
