@@ -1,14 +1,16 @@
 # One word per duty. `make up` and `make test` work on a fresh machine with Python 3.11+ and make.
 
 PYTHON ?= python3
-VENV := .venv
+# Another torch than constraints.txt names, TORCH=2.11.0, gets an environment of its own.
+TORCH ?=
+VENV := .venv$(TORCH:%=-torch-%)
 BIN := $(VENV)/bin
 NATIVE := $(wildcard kernels/native/*.c kernels/native/*.h kernels/native/*.inc)
 # One thread a process: ranks, not OpenMP, use the cores (docs/performance.md).
 export OMP_NUM_THREADS ?= 1
 export OMP_WAIT_POLICY ?= PASSIVE
 
-.PHONY: help install install-dev dashboard up down test lint types format bench proto models-doc demo-model pins clean
+.PHONY: help same-python install install-dev dashboard up down test lint types format bench proto models-doc demo-model pins clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -17,12 +19,18 @@ install: $(VENV)/.installed ## Make .venv with what serving needs
 
 install-dev: $(VENV)/.installed-dev ## Make .venv with what development needs, too
 
-$(VENV)/.installed: pyproject.toml setup.py constraints.txt tools/install.sh $(NATIVE)
-	@PYTHON="$(PYTHON)" tools/install.sh $(VENV) "."
+same-python:
+ifneq ($(origin PYTHON),file)
+	@asked=$$($(PYTHON) -V 2>&1); made=$$($(BIN)/python -V 2>/dev/null) || exit 0; [ "$$asked" = "$$made" ] || { \
+	   echo "PYTHON=$(PYTHON) is $$asked, but $(VENV) holds $$made: 'make clean' first, or add VENV=.venv-other" >&2; exit 1; }
+endif
+
+$(VENV)/.installed: pyproject.toml setup.py constraints.txt tools/install.sh $(NATIVE) | same-python
+	@PYTHON="$(PYTHON)" TORCH="$(TORCH)" tools/install.sh $(VENV) "."
 	@touch $@
 
 $(VENV)/.installed-dev: $(VENV)/.installed
-	@PYTHON="$(PYTHON)" tools/install.sh $(VENV) ".[dev]"
+	@PYTHON="$(PYTHON)" TORCH="$(TORCH)" tools/install.sh $(VENV) ".[dev]"
 	@touch $@
 
 dashboard: install ## Build the dashboard when its sources changed
@@ -34,7 +42,7 @@ up: dashboard ## Bring a local cluster up with the demo model; Ctrl-C stops it (
 down: install ## Stop the local cluster
 	@$(BIN)/headway down
 
-test: install-dev dashboard ## Run all tests (ARGS="-k name")
+test: install-dev dashboard ## Run all tests (ARGS="-k name"; PYTHON=python3.12 or TORCH=2.11.0 for other versions)
 	@$(BIN)/python -m tools.run_tests $(ARGS)
 
 lint: install-dev ## Formatting, style, layers, protos and types

@@ -1,5 +1,6 @@
 #!/bin/sh
 # Installs Headway, editable, into a virtual environment: tools/install.sh VENV REQUIREMENT
+# PYTHON makes the environment; TORCH is a version of torch to have instead of the one in constraints.txt.
 set -eu
 venv=$1
 requirement=$2
@@ -19,8 +20,15 @@ for link in $links; do
     [ -d "$link" ] && set -- "$@" --find-links "$link"
 done
 
+constraints=constraints.txt
+if [ -n "${TORCH:-}" ]; then
+    # Each torch comes with one version of triton; torch 2.11 wants an older setuptools, the interpreter of its triton an older numpy.
+    constraints=$venv/constraints.txt
+    { sed -E '/^(torch|triton|setuptools|numpy)==/d' constraints.txt; echo "torch==$TORCH"; echo "numpy<2.4"; } >"$constraints"
+fi
+
 echo "Installing $requirement"
-"$venv/bin/uv" pip install --quiet --python "$venv/bin/python" -c constraints.txt "$@" -e "$requirement"
+"$venv/bin/uv" pip install --quiet --python "$venv/bin/python" -c "$constraints" "$@" -e "$requirement"
 
 # Lets mypy see the repository's root under the name that it is imported by.
 mkdir -p "$venv/src"

@@ -68,7 +68,7 @@ def test_stages_that_are_copied_from_exist(path: Path) -> None:
 @each_image
 def test_no_checkout_of_this_machine_gets_in(path: Path) -> None:
     ignored = _lines(path.with_name(f"{path.name}.dockerignore"))
-    assert {".git", ".venv", "**/node_modules", "controller/dashboard/static"} <= set(ignored)
+    assert {".git", ".venv*", "**/node_modules", "controller/dashboard/static"} <= set(ignored)
 
 
 def test_the_wheel_gets_what_it_is_built_from() -> None:
