@@ -6,19 +6,12 @@ from __future__ import annotations
 import asyncio
 from pathlib import Path
 
-import msgspec
-import pytest
-import torch
 from engine_client import GREEDY, EngineSession, channel_to
 from worker_process import WorkerProcess, wait_gone
 
 from headway.core.blocks import split_keys
-from headway.core.errors import ConfigError
 from headway.core.sampling import SamplingParams
-from headway.core.specs import EngineSpec, GroupSpec
 from headway.proto.headway.v1 import engine_pb2
-from headway.worker.tiers.counts import PageCounts
-from headway.worker.tiers.sizes import tier_pages
 
 SHAPES = ((), ("--tp", "2", "--kv-dtype", "int8"), ("--pp", "2", "--kv-dtype", "fp8"))
 PAGES, HOST, DISK, NEW = 20, 24, 64, 8
@@ -106,21 +99,3 @@ async def test_tokens_come_out_alike_and_routers_know_every_page_on_every_shape(
     finally:
         for worker in workers:
             worker.close()
-
-
-def test_a_directory_that_is_not_there_or_tiers_that_cannot_be_are_refused_by_name(tmp_path: Path) -> None:
-    spec = GroupSpec(replica_id="r", model_name="m", model_path="m")
-    for fields, message in (
-        ({"host_pages": -2}, "host_pages must be at least 0"),
-        ({"disk_pages": 4}, "disk_pages = 4 needs kv_disk"),
-        ({"kv_disk": str(tmp_path)}, "kv_disk needs host_pages above 0"),
-    ):
-        with pytest.raises(ConfigError, match=message):
-            msgspec.structs.replace(spec, engine=EngineSpec(**fields)).check()
-    engine = EngineSpec(host_pages=4, kv_disk=str(tmp_path / "none"))
-    with pytest.raises(ConfigError, match="kv_disk: there is no directory"):
-        tier_pages(8, 1024, engine, 1, torch.device("cpu"))
-    with pytest.raises(ConfigError, match="host_pages = 4 does not fit"):
-        tier_pages(8, 1 << 60, msgspec.structs.replace(engine, kv_disk=""), 1, torch.device("cpu"))
-    assert tier_pages(8, 1024, EngineSpec(), 1, torch.device("cpu")) == PageCounts(8)
-    assert tier_pages(8, 1024, EngineSpec(host_pages=4, kv_disk=str(tmp_path)), 1, torch.device("cpu")).disk > 0

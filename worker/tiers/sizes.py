@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from pathlib import Path
 
@@ -11,6 +12,8 @@ import torch
 from ...core.errors import ConfigError
 from ...core.specs import EngineSpec
 from .counts import PageCounts
+
+log = logging.getLogger(__name__)
 
 HOST_SHARE = 0.25  # of the memory that is available when a group starts, for all of its ranks
 HOST_TIMES = 8  # more host pages than so many times the device's serve little
@@ -39,4 +42,13 @@ def _disk_pages(bytes_per_page: int, engine: EngineSpec, ranks: int) -> int:
     if not directory.is_dir():
         raise ConfigError(f"kv_disk: there is no directory {directory}")
     space = os.statvfs(directory)
-    return engine.disk_pages or int(space.f_bavail * space.f_frsize * DISK_SHARE) // ranks // bytes_per_page
+    size, total = bytes_per_page * ranks, space.f_blocks * space.f_frsize
+    if engine.disk_pages * size > total:
+        taken = engine.disk_pages * bytes_per_page
+        raise ConfigError(
+            f"disk_pages = {engine.disk_pages} does not fit: {ranks} x {taken} bytes, and {directory} has {total}"
+        )
+    pages = engine.disk_pages or int(space.f_bavail * space.f_frsize * DISK_SHARE) // size
+    if not pages:  # no reason not to serve
+        log.error("kv_disk: %s has no room for pages: going on without it", directory)
+    return pages
