@@ -26,6 +26,11 @@ def ids_of(text: str) -> list[int]:
     return ids
 
 
+def text_of(token_id: int) -> str:
+    text: str = TOKENIZER.decode([token_id])
+    return text
+
+
 def answering(fronts: Fronts, text: str = TEXT, finish: sampling_pb2.FinishReason | None = None) -> list[int]:
     """Makes the replicas answer `text`; returns its ids."""
     ids = ids_of(text)

@@ -7,8 +7,8 @@ import pytest
 from headway.client import AsyncHeadway, InvalidRequest, Regex
 from headway.core.constraints import Grammar
 from headway.tests.fronts.support.serving import Fronts
+from headway.tests.fronts.test_logprobs import CRAB, answering
 from headway.tests.fronts.test_openai_front import ids_of
-from headway.tests.fronts.test_request_features import CRAB, answering
 
 
 async def test_what_the_client_asks_reaches_the_engine_and_its_answer_comes_back(fronts: Fronts) -> None:
