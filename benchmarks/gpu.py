@@ -2,27 +2,31 @@
 
 python benchmarks/gpu.py [--out FILE] [--only tests ceilings kernels engine] [--minutes 8] [--check]
 
-Where Headway is not installed, it needs torch, triton, numpy, msgspec, xxhash, protobuf, googleapis-common-protos,
-grpcio, psutil and safetensors, and for the tests pytest, hypothesis and transformers.
+Where Headway is not installed, the kernels need torch, triton and numpy; the engine also msgspec, xxhash, protobuf,
+googleapis-common-protos, grpcio, psutil and safetensors; and the tests pytest, pytest-timeout, hypothesis, transformers
+and peft. What cannot be measured for want of one of them says so in its line, and all else goes on.
 
-Prints Markdown, and on a GPU puts it into docs/performance.md: the CUDA tests, the device's measured ceilings, what
-share of its own floor each kernel reaches, and the engine from requests to tokens with dummy weights, by launched and
-captured steps. `--check` goes through all of it at tiny sizes on whatever device there is, to see that the script is
-whole; its figures mean nothing and go nowhere.
+Prints Markdown, all of it at the end, and on a GPU puts it into docs/performance.md: the CUDA tests, the device's
+measured ceilings, what share of its own floor each kernel reaches, and the engine from requests to tokens with dummy
+weights, by launched and captured steps. How far it is goes to stderr. `--check` goes through all of it at tiny sizes on
+whatever device there is, to see that the script is whole; its figures mean nothing and go nowhere.
 """
 
 from __future__ import annotations
 
 import argparse
 import importlib.util
+import os
+import signal
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-LAST_WORKLOAD_S = 25.0
+LAST_UNIT_S = 40.0  # before the end, after which nothing is begun
 TESTS_S = 150.0
 PARTS = ("tests", "ceilings", "kernels", "engine")
 PAGE = ROOT / "docs" / "performance.md"
@@ -37,21 +41,36 @@ def make_importable() -> None:
         sys.path.insert(0, str(folder))
 
 
+def tell(text: str) -> None:
+    """How far it is."""
+    print(f"{time.strftime('%H:%M:%S')} {text}", file=sys.stderr, flush=True)
+
+
 def run_tests() -> str:
-    """The CUDA tests' last lines."""
-    paths = [str(ROOT / "tests" / "kernels"), str(ROOT / "tests" / "model")]
+    """The CUDA tests' last lines: of each kernel beside its reference, then of whole models."""
+    end = time.monotonic() + TESTS_S
+    kernels = _pytest(ROOT / "tests" / "kernels" / "interpreted", TESTS_S / 2, HEADWAY_KERNEL_TESTS="cuda")
+    return kernels + "\n" + _pytest(ROOT / "tests" / "model", end - time.monotonic())
+
+
+def _pytest(folder: Path, limit: float, **environment: str) -> str:
     inherited = [path for path in sys.path if Path(path, "headway").exists()]
-    running = subprocess.Popen(
-        [sys.executable, "-m", "pytest", "-q", "-m", "gpu", "-o", f"pythonpath=tests {' '.join(inherited)}", *paths],
-        cwd=ROOT, stdout=subprocess.PIPE, text=True,
-    )  # fmt: skip
-    try:
-        said, _ = running.communicate(timeout=TESTS_S)
-    except subprocess.TimeoutExpired:
-        running.kill()
-        said, _ = running.communicate()
-        said += f"\nended after {TESTS_S:.0f} s"
-    return "\n".join(said.splitlines()[-25:])
+    with tempfile.TemporaryFile("w+") as said:
+        running = subprocess.Popen(
+            [sys.executable, "-m", "pytest", "-q", "-m", "gpu", "--continue-on-collection-errors", "--tb=line",
+             "-p", "no:cacheprovider", "-o", f"pythonpath=tests {' '.join(inherited)}", str(folder)],
+            cwd=ROOT, env=os.environ | environment, stdout=said, stderr=subprocess.STDOUT, start_new_session=True,
+        )  # fmt: skip
+        try:
+            ended = f"exit code {running.wait(timeout=limit)}"
+        except BaseException as error:
+            os.killpg(running.pid, signal.SIGKILL)
+            if not isinstance(error, subprocess.TimeoutExpired):
+                raise
+            ended = f"ended after {limit:.0f} s"
+        said.seek(0)
+        last = said.read().splitlines()[-12:]
+    return "\n".join([f"{folder.relative_to(ROOT)}: {ended}", *(line[:200] for line in last)])
 
 
 def put_into(page: str, tables: str) -> str:
@@ -63,46 +82,86 @@ def put_into(page: str, tables: str) -> str:
     return f"{before}{BEGIN}\n\n{tables.strip()}\n\n{END}{after}"
 
 
-def main() -> int:
+def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, help="write the tables there, too")
     parser.add_argument("--only", nargs="+", choices=PARTS, default=PARTS)
-    parser.add_argument("--minutes", type=float, default=8.0, help="no workload is begun that may end later")
+    parser.add_argument("--minutes", type=float, default=8.0, help="all of it ends by then")
     parser.add_argument("--check", action="store_true", help="tiny sizes, any device")
-    options = parser.parse_args()
+    # How it starts itself for the units of a run.
+    parser.add_argument("--units", nargs="*", help=argparse.SUPPRESS)
+    parser.add_argument("--log", type=Path, help=argparse.SUPPRESS)
+    parser.add_argument("--ceilings", nargs="*", type=float, default=(), help=argparse.SUPPRESS)
+    parser.add_argument("--until", type=float, help=argparse.SUPPRESS)
+    return parser.parse_args(arguments)
+
+
+def missing_device() -> str:
+    """Why nothing can be measured here; "" where it can."""
+    if importlib.util.find_spec("torch") is None:
+        return "torch is not installed"
+    asked = subprocess.run(
+        [sys.executable, "-c", "import torch; print(torch.cuda.is_available())"], capture_output=True, text=True
+    )
+    if asked.returncode:
+        return f"torch cannot be imported: {asked.stderr.strip().splitlines()[-1]}"
+    return "" if "True" in asked.stdout else "no CUDA device here; --check goes through the script without one"
+
+
+def main() -> int:
+    options = parse()
     make_importable()
-    import torch
+    if options.units is not None:
+        from headway.benchmarks.device.units import run
 
-    from headway.benchmarks.device import ceilings, end_to_end, kernels
-
-    if not torch.cuda.is_available() and not options.check:
-        print("no CUDA device here; --check goes through the script without one", file=sys.stderr)
+        return run(options.units, options.log, options.ceilings, options.check, options.until)
+    if not options.check and (why := missing_device()):
+        print(why, file=sys.stderr)
         return 1
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    name = torch.cuda.get_device_name() if device.type == "cuda" else "no GPU: figures mean nothing"
-    parts = [f"{time.strftime('%Y-%m-%d')}, {name}, torch {torch.__version__}"]
+    from headway.benchmarks.device.processes import Found, all_units, run_units
+    from headway.benchmarks.device.report import markdown
+
     begun = time.monotonic()
+    end = begun + 60 * options.minutes
+    found, tests = Found(), ""
 
-    def say(text: str) -> None:
-        parts.append(text)
-        print(text, flush=True)
+    def command(units: Sequence[str], log: Path, ceilings: Sequence[float]) -> list[str]:
+        told = ["--ceilings", *map(str, ceilings)] if ceilings else []
+        told += ["--check"] * options.check + ["--until", str(end - LAST_UNIT_S), "--log", str(log)]
+        return [sys.executable, str(Path(__file__).resolve()), *told, "--units", *units]
 
-    print(parts[0], flush=True)
-    if "tests" in options.only:
-        say(f"```\n{run_tests()}\n```")
-    found = ceilings.measure(device, tiny=options.check)
-    say(found.table())
-    if "kernels" in options.only:
-        say(kernels.table(device, found, tiny=options.check))
-    if "engine" in options.only:
-        until = begun + 60 * options.minutes - LAST_WORKLOAD_S
-        say(end_to_end.tables(device, found, tiny=options.check, until=until))
-    say(f"{time.monotonic() - begun:.0f} s in all")
-    if device.type == "cuda" and not options.check:
-        PAGE.write_text(put_into(PAGE.read_text(), "\n\n".join(parts)))
+    try:
+        if "tests" in options.only:
+            tell("tests")
+            tests = f"```\n{run_tests()}\n```"
+        run_units(all_units(options.only, options.check), command, found, tell, end)
+    finally:
+        heads = [
+            f"{time.strftime('%Y-%m-%d')}, {found.device or 'no device was found'}",
+            tests,
+            _ceilings(found.ceilings),
+        ]
+        tables = markdown([*heads, f"{time.monotonic() - begun:.0f} s in all"], found.rows)
+        _write(tables, options)
+    return 0 if found.ceilings else 1
+
+
+def _ceilings(found: Sequence[float]) -> str:
+    if not found:
+        return ""
+    return f"Ceilings: copy {found[0] / 1e12:.2f} TB/s, bf16 product {found[1] / 1e12:.0f} TFLOP/s"
+
+
+def _write(tables: str, options: argparse.Namespace) -> None:
+    """Into the page, where they are a GPU's, and to the terminal last."""
+    if not options.check:
+        try:
+            PAGE.write_text(put_into(PAGE.read_text(), tables))
+        except (OSError, ValueError) as error:
+            tell(f"{PAGE} is not written: {error}")
     if options.out:
-        options.out.write_text("\n\n".join(parts) + "\n")
-    return 0
+        options.out.write_text(tables + "\n")
+    print(tables, flush=True)
 
 
 if __name__ == "__main__":

@@ -19,9 +19,6 @@ class Ceilings(NamedTuple):
         """The least seconds in which so many bytes can move and so many operations be done."""
         return max(size / self.bandwidth, operations / self.matrix_rate)
 
-    def table(self) -> str:
-        return f"Ceilings: copy {self.bandwidth / 1e12:.2f} TB/s, bf16 product {self.matrix_rate / 1e12:.0f} TFLOP/s"
-
 
 def measure(device: torch.device, *, tiny: bool) -> Ceilings:
     """A copy of 2 GiB, and a product of two matrices of 8192 x 8192."""

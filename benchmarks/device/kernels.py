@@ -25,8 +25,9 @@ from ...kernels.rope_kv_write import rope_kv_write
 from ...kernels.rotary import rotary_tables
 from ...kernels.sample import Draws, sample
 from ...kernels.swiglu import swiglu
-from .ceilings import Ceilings
+from .bed import LATE, Bed
 from .flex import Chunks, flex_attention
+from .report import Row, told
 from .timing import seconds
 
 HEADS, KV_HEADS, DIM, PAGE = 32, 8, 128, 16
@@ -45,24 +46,21 @@ class Case(NamedTuple):
     peer: Callable[[], object] | None = None
 
 
-def table(device: torch.device, ceilings: Ceilings, *, tiny: bool) -> str:
-    """Markdown. A case that fails says so in its line, and the others go on."""
-    lines = ["| kernel | shape | µs | share of its floor | torch µs |", "|---|---|---|---|---|"]
-    for make in (_decode, _prefill, _linear, _adapters, _elementwise, _sampling, _pages):
-        for case in make(device, tiny):
-            lines.append(_line(case, device, ceilings))
-            if device.type == "cuda":
-                torch.cuda.empty_cache()
-    return "\n".join(lines)
+def rows(family: str, bed: Bed) -> Iterator[Row]:
+    """The cases of one of FAMILIES. One that fails says so in its line, and the others go on."""
+    for case in FAMILIES[family](bed.device, bed.tiny):
+        yield Row("kernels", [case.name, case.shape, *([LATE] if bed.late else _measured(case, bed))])
+        if bed.device.type == "cuda":
+            torch.cuda.empty_cache()
 
 
-def _line(case: Case, device: torch.device, ceilings: Ceilings) -> str:
+def _measured(case: Case, bed: Bed) -> list[str]:
     try:
-        spent = seconds(case.ours, device)
+        spent = seconds(case.ours, bed.device)
     except Exception as error:
-        return f"| {case.name} | {case.shape} | {type(error).__name__}: {str(error)[:80]} | | |"
-    share = ceilings.floor(case.bytes, case.operations) / spent
-    return f"| {case.name} | {case.shape} | {spent * 1e6:.0f} | {share:.0%} | {_peer(case, device)} |"
+        return [told(error)]
+    share = bed.ceilings.floor(case.bytes, case.operations) / spent
+    return [f"{spent * 1e6:.0f}", f"{share:.0%}", _peer(case, bed.device)]
 
 
 def _peer(case: Case, device: torch.device) -> str:
@@ -238,3 +236,9 @@ def _pages(device: torch.device, tiny: bool) -> Iterator[Case]:
     group, chosen = PageTensors(tensors), torch.randperm(pages, device=device)[: pages // 2]
     size = 2 * len(chosen) * group.words * 4
     yield Case("page gather", f"{len(chosen)} pages × {layers}", size, 0, partial(gather_pages, group, chosen))
+
+
+FAMILIES: dict[str, Callable[[torch.device, bool], Iterator[Case]]] = {
+    "decode attention": _decode, "prefill attention": _prefill, "linear": _linear, "adapters": _adapters,
+    "elementwise": _elementwise, "sampling": _sampling, "pages": _pages,
+}  # fmt: skip

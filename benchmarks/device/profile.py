@@ -2,19 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 import torch
 
-KINDS = ("attention", "products", "sampling", "copies", "rest")
-PATTERNS = (
-    ("attention", re.compile(r"decode_kernel|merge_kernel|prefill_kernel|flash|BatchDecode|BatchPrefill|rope_kv")),
-    ("products", re.compile(r"gemm|gemv|cutlass|nvjet|xmma|splitk|linear_kernel|w4a16|w8a8|grouped_kernel", re.I)),
-    ("sampling", re.compile(r"floor_kernel|draw_kernel|choose_kernel")),
-    ("copies", re.compile(r"memcpy|memset", re.IGNORECASE)),
-)
+from .profile_kinds import KINDS, kind_of
+
 MIDDLE = (0.2, 0.9)  # of the run: without the prompts' ends, and the rows that finish
 
 
@@ -59,8 +53,3 @@ def shares(spans: Iterable[Span]) -> dict[str, float] | None:
             reached = end
     whole = max(high - low, 1e-12)
     return {kind: part / whole for kind, part in found.items()} | {"idle": 1.0 - busy / whole}
-
-
-def kind_of(name: str) -> str:
-    """Which of KINDS a kernel of this name is."""
-    return next((kind for kind, pattern in PATTERNS if pattern.search(name)), "rest")

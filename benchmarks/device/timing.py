@@ -11,6 +11,9 @@ import torch
 
 CACHE_BYTES = 256 << 20  # more than any device's second-level cache
 WARM_UPS = 3
+AHEAD_CYCLES = (
+    1_000_000  # half a millisecond, in which the host launches all that is measured: its pace is no part of it
+)
 
 
 def seconds(function: Callable[[], object], device: torch.device, repeats: int = 15) -> float:
@@ -23,10 +26,11 @@ def seconds(function: Callable[[], object], device: torch.device, repeats: int =
     sweep = torch.empty(CACHE_BYTES, dtype=torch.int8, device=device)
     for _ in range(WARM_UPS):
         function()
-    event: Any = torch.cuda.Event
-    events = [(event(enable_timing=True), event(enable_timing=True)) for _ in range(repeats)]
+    cuda: Any = torch.cuda
+    events = [[cuda.Event(enable_timing=True) for _ in range(2)] for _ in range(repeats)]
     for begin, end in events:
         sweep.zero_()
+        cuda._sleep(AHEAD_CYCLES)
         begin.record()
         function()
         end.record()

@@ -2,36 +2,101 @@
 
 from __future__ import annotations
 
+import os
 import runpy
+import signal
 import subprocess
 import sys
+import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
-from headway.benchmarks.device.profile import Span, kind_of, shares
+from headway.benchmarks.device import end_to_end, kernels, processes
+from headway.benchmarks.device.processes import TABLES_OF_MODELS, Found, all_units
+from headway.benchmarks.device.profile import Span, shares
+from headway.benchmarks.device.profile_kinds import kind_of
+from headway.benchmarks.device.report import Row, markdown
 
 ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "docs" / "performance.md"
 
 
-def test_all_of_it_at_tiny_sizes() -> None:
-    script = f"""
-import runpy, sys
-sys.modules["ray"] = None  # an import of it fails
-sys.argv = ["gpu.py", "--check", "--only", "ceilings", "kernels", "engine"]
-runpy.run_path({str(ROOT / "benchmarks" / "gpu.py")!r}, run_name="__main__")
-"""
-    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True)
+def check(tmp_path: Path, *arguments: str, **absent: str) -> str:
+    """What a run at tiny sizes prints where `absent` packages cannot be imported."""
+    for name in ("ray", *absent.values()):
+        (tmp_path / f"{name}.py").write_text("raise ImportError('absent')")
+    command = [sys.executable, str(ROOT / "benchmarks" / "gpu.py"), "--check", "--only", *arguments]
+    environment = os.environ | {"PYTHONPATH": str(tmp_path)}
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
-    rows = [line for line in done.stdout.splitlines() if line.startswith("| ")]
-    assert {"decode attention bfloat16", "prefill attention", "linear 4-bit", "sample", "tiny"} <= {
-        row.split("|")[1].strip() for row in rows
-    }
-    assert "Error" not in done.stdout, done.stdout
-    tiny = [row for row in rows if row.split("|")[1].strip() == "tiny"]
-    assert len(tiny) == 3 + 2 + 1, "workloads, decode sweeps, and where the time goes"
+    return done.stdout
+
+
+def names(page: str) -> list[str]:
+    return [line.split("|")[1].strip() for line in page.splitlines() if line.startswith("| ")]
+
+
+def test_all_of_it_at_tiny_sizes(tmp_path: Path) -> None:
+    page = check(tmp_path, "ceilings", "kernels", "engine")
+    assert {"decode attention bfloat16", "prefill attention", "linear 4-bit", "sample", "tiny"} <= set(names(page))
+    assert "Error" not in page and "left out" not in page, page
+    assert names(page).count("tiny") == 3 + 2 + 1, "workloads, decode sweeps, and where the time goes"
+    assert "no GPU: figures mean nothing" in page and "Ceilings: copy" in page
     assert "Nothing has been measured" in PAGE.read_text() or "TFLOP/s" in PAGE.read_text(), "the check writes nothing"
+
+
+def test_what_is_missing_is_named_and_takes_nothing_else_along(tmp_path: Path) -> None:
+    page = check(tmp_path, "kernels", "engine", absent="msgspec")
+    assert {"decode attention bfloat16", "sample", "tiny"} <= set(names(page))
+    assert page.count("left out for want of packages: msgspec") == len(TABLES_OF_MODELS)
+
+
+SCRIPT = """
+import json, os, signal, sys, time
+log, *units = sys.argv[1:]
+say = lambda *words: print(json.dumps(words), file=open(log, "a"), flush=True)
+if "ceilings" in units:
+    say("begin", "ceilings"), say("device", "a device"), say("ceilings", 1.0, 2.0), say("end", "ceilings")
+for unit in units:
+    if unit == "ceilings":
+        continue
+    say("begin", unit)
+    say("row", unit.split("/")[0], [unit, "a figure"])
+    if "dies" in unit:
+        os.kill(os.getpid(), signal.SIGSEGV)
+    if "hangs" in unit:
+        time.sleep(60)
+    say("end", unit)
+    if "breaks" in unit:
+        sys.exit(3)
+"""
+
+
+def test_a_unit_that_dies_or_hangs_takes_no_other_along(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(processes, "UNIT_S", 1.0)
+    found, begun = Found(), []
+    units = ["kernels/one", "kernels/dies", "kernels/breaks", "served/hangs", "decoded/last"]
+
+    def command(left: Sequence[str], log: Path, ceilings: Sequence[float]) -> list[str]:
+        return [sys.executable, "-c", SCRIPT, str(log), *([] if ceilings else ["ceilings"]), *left]
+
+    processes.run_units(units, command, found, begun.append, time.monotonic() + 30)
+    assert begun == ["ceilings", *units] and found.device == "a device" and found.ceilings == [1.0, 2.0]
+    assert [row.cells for row in found.rows if row.cells[1] == "a figure"] == [[unit, "a figure"] for unit in units]
+    assert ["dies", f"its process died of signal {signal.SIGSEGV.value}"] in [row.cells for row in found.rows]
+    assert Row("served", ["hangs", "ended: it took too long"]) in found.rows
+    page = markdown(["a head", ""], found.rows)
+    assert page.startswith("a head\n\n| kernel |") and "| decoded/last | a figure | | | | | |" in page.replace(
+        "  ", " "
+    )
+
+
+def test_the_units_are_those_that_there_are() -> None:
+    assert tuple(kernels.FAMILIES) == processes.FAMILIES
+    units = all_units(("kernels", "engine"), tiny=False)
+    assert {unit.split("/")[1] for unit in units} == {*kernels.FAMILIES, *end_to_end.MODELS} - {"tiny"}
 
 
 def test_tables_take_the_place_of_the_last_ones() -> None:
