@@ -13,6 +13,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from .attention_decode import precision
 from .launch import expect_contiguous, jit, takes, tl, triton
 from .linear_w8a8 import add_parts, input_splits, row_block
 
@@ -101,7 +102,7 @@ def _launch(x: Tensor, weight: PackedWeight, bias: Tensor | None) -> Tensor:
     w4a16_kernel[(triton.cdiv(outputs, BLOCK_OUT), triton.cdiv(rows, block), splits)](
         x, weight.words, weight.scales, weight.zeros, out if bias is None else bias, parts, rows, outputs,
         INPUTS=inputs, GROUP=weight.group, SPLITS=splits, BIAS=bias is not None, BLOCK_ROWS=block,
-        BLOCK_OUT=BLOCK_OUT, num_warps=4, num_stages=stages(inputs, weight.group),
+        BLOCK_OUT=BLOCK_OUT, PRECISION=precision(x.dtype), num_warps=4, num_stages=stages(inputs, weight.group),
     )  # fmt: skip
     if splits > 1:
         add_parts(parts, bias, out)
@@ -113,7 +114,7 @@ def w4a16_kernel(
     x: tl.tensor, words: tl.tensor, scales: tl.tensor, zeros: tl.tensor, bias: tl.tensor, out: tl.tensor,
     rows: tl.tensor, outputs: tl.tensor,
     INPUTS: tl.constexpr, GROUP: tl.constexpr, SPLITS: tl.constexpr, BIAS: tl.constexpr,
-    BLOCK_ROWS: tl.constexpr, BLOCK_OUT: tl.constexpr,
+    BLOCK_ROWS: tl.constexpr, BLOCK_OUT: tl.constexpr, PRECISION: tl.constexpr,
 ) -> None:  # fmt: skip
     """One block of outputs and rows, over one part of the inputs; products are taken as weight times rows."""
     o = tl.program_id(0) * BLOCK_OUT + tl.arange(0, BLOCK_OUT)
@@ -139,7 +140,7 @@ def w4a16_kernel(
             nibble = ((word >> (4 * plane)) & 15).to(tl.float32)
             w = (nibble - zero.to(tl.float32)[:, None]) * scale.to(tl.float32)[:, None]
             v = tl.load(x_rows + (first + c)[:, None], mask=real_row[None, :], other=0.0)
-            sums = tl.dot(w.to(v.dtype), v, sums)
+            sums = tl.dot(w.to(v.dtype), v, sums, input_precision=PRECISION)
     asked = real_out[:, None] & real_row[None, :]
     if SPLITS == 1:
         if BIAS:

@@ -178,7 +178,7 @@ def _linear() -> Iterator[Variant]:
             "out": "*bf16" if splits == 1 else "*fp32",
         }  # fmt: skip
         for group in (32, 128, 4096):
-            constants = common | {"GROUP": group, "BLOCK_OUT": linear_w4a16.BLOCK_OUT}
+            constants = common | {"GROUP": group, "BLOCK_OUT": linear_w4a16.BLOCK_OUT, "PRECISION": "tf32"}
             for scales in ("*bf16", "*fp16") if group == 128 else ("*fp16",):
                 kinds = pointers | shared | {"scales": scales, "zeros": scales}
                 name = f"w4a16 {rows} by {group} {scales[1:]}"

@@ -9,7 +9,8 @@ import pytest
 
 from headway.kernels.native import AVAILABLE, native
 
-collect_ignore = [] if os.environ.get("TRITON_INTERPRET") == "1" else ["interpreted"]
+KERNELS_RUN = os.environ.get("TRITON_INTERPRET") == "1" or os.environ.get("HEADWAY_KERNEL_TESTS") == "cuda"
+collect_ignore = [] if KERNELS_RUN else ["interpreted"]
 
 SETS = native.instruction_sets() if AVAILABLE else []
 BFLOAT16_ALONE = ("amx_bf16", "avx512_bf16")  # differ from avx512 in products, and amx in attention, of bfloat16

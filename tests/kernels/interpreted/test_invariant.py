@@ -47,9 +47,9 @@ def test_attention_of_a_chunk_is_that_of_its_tokens(window: int | None) -> None:
     torch.manual_seed(0)
     page, heads, kv_heads, dim, length = 4, 4, 2, 16, 70
     pages = KvPages(torch.randn(40, page, kv_heads, dim), torch.randn(40, page, kv_heads, dim))
-    tables = torch.randperm(40)[:36].to(torch.int32).view(2, 18)
+    tables = torch.randperm(40, device="cpu")[:36].to(torch.int32).view(2, 18)
     query = torch.randn(length + 1, heads, dim)
-    common = {"device": torch.device("cpu"), "dtype": torch.float32, "window": window, "invariant": True}
+    common = {"device": query.device, "dtype": torch.float32, "window": window, "invariant": True}
     tile = tile_queries(heads, kv_heads, dim)
 
     def attend(query: torch.Tensor, counts: list[int], lengths: list[int], rows: torch.Tensor) -> torch.Tensor:

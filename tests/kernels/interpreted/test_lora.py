@@ -23,7 +23,7 @@ from headway.worker.adapters.slots import PackedSlots, UniformSlots
 from headway.worker.model.linear import Linear
 from headway.worker.model.split import Part
 
-CPU = torch.device("cpu")
+DEVICE = torch.get_default_device()
 
 
 @settings(max_examples=10, deadline=None)
@@ -51,7 +51,7 @@ def test_tiles(
             up[slot, stop - width : stop, :rank] = torch.randn(width, rank).to(dtype)
     slots = LoraSlots(down, up, ranks, column_blocks(widths))
     x, before = torch.randn(len(owners), inputs).to(dtype), torch.randn(len(owners), sum(widths)).to(dtype)
-    tiles = plan_lora_tiles(np.array(owners, np.int32), CPU, least=spare)
+    tiles = plan_lora_tiles(np.array(owners, np.int32), DEVICE, least=spare)
     found = grouped_lora_tiles(before.clone(), x, slots, tiles)
     close = {"rtol": 1e-4, "atol": 1e-4} if dtype == torch.float32 else {"rtol": 1e-2, "atol": 3e-2}
     torch.testing.assert_close(found, grouped_lora_tiles_reference(before, x, slots, tiles), **close)
@@ -61,11 +61,11 @@ def test_tiles(
 
 def test_a_tile_has_one_adapter_and_every_token_one_place() -> None:
     owners = np.array([2] * (TILE_ROWS + 3) + [-1, 0, 2, -1], np.int32)
-    tiles = plan_lora_tiles(owners, CPU, least=6)
+    tiles = plan_lora_tiles(owners, DEVICE, least=6)
     assert tiles[:, 0].tolist() == [0, 2, 2, -1, -1, -1]
     placed = [(slot, token) for slot, *tokens in tiles.tolist() for token in tokens if token >= 0]
     assert sorted(placed) == sorted((int(slot), token) for token, slot in enumerate(owners) if slot >= 0)
-    assert len(plan_lora_tiles(np.array([-1, -1], np.int32), CPU)) == 0
+    assert len(plan_lora_tiles(np.array([-1, -1], np.int32), DEVICE)) == 0
 
 
 def test_slots_of_one_shape_say_what_packed_ones_say() -> None:
@@ -75,8 +75,11 @@ def test_slots_of_one_shape_say_what_packed_ones_say() -> None:
     widths = (24, 4, 4)
     projections = tuple(Projection(f"p{index}", width, Part(0, width)) for index, width in enumerate(widths))
     site = Site(linear, 20, Part(0, 20), projections)
-    rows, tiles = RowSegments(CPU), TiledSegments(CPU)
-    kinds = (PackedSlots(site, 3, 8, torch.float32, CPU, rows), UniformSlots(site, 3, 8, torch.float32, CPU, tiles))
+    rows, tiles = RowSegments(DEVICE), TiledSegments(DEVICE)
+    kinds = (
+        PackedSlots(site, 3, 8, torch.float32, DEVICE, rows),
+        UniformSlots(site, 3, 8, torch.float32, DEVICE, tiles),
+    )
 
     def adapter(ranks: tuple[int, ...]) -> Packed:
         pieces, first, start = [], 0, 0

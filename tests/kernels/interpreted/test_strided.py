@@ -35,7 +35,7 @@ def own(x: Tensor) -> Tensor:
 PAGES = KvPages(torch.randn(4, 16, 2, 32), torch.randn(4, 16, 2, 32))
 TABLES, LENGTHS = torch.tensor([[0, 1], [2, 3]], dtype=torch.int32), torch.tensor([20, 30], dtype=torch.int32)
 QUERY = torch.randn(2, 4, 32)
-TILES = plan_tiles([0, 1], [1, 1], [20, 30], 1)
+TILES = plan_tiles([0, 1], [1, 1], [20, 30], 1).to(QUERY.device)
 ROWS, WEIGHT, VECTOR = torch.randn(3, 128), torch.randn(6, 128), torch.rand(128)
 NARROW, SCALES = torch.randint(-9, 9, (6, 128)).to(torch.int8), torch.rand(6)
 FOUR = pack(torch.randint(0, 16, (6, 128)), torch.rand(6, 1), torch.ones(6, 1))
