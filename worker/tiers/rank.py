@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from ...core.errors import ConfigError
+from ...kernels.launch import moved
 from ...kernels.page_copy import PageTensors, gather_pages, scatter_pages
 from ..execution.kv_cache import untouched
 from ..plan import PageMoves
@@ -71,7 +72,7 @@ class RankTiers:
             self._disk.close()
 
     def _numbers(self, pages: list[int]) -> Tensor:
-        return torch.tensor(pages, device=self._device)
+        return moved(torch.tensor(pages), self._device)
 
     def _to_host(self, copies: Tensor, slots: list[int]) -> None:
         if self._device.type == "cuda":

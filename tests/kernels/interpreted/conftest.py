@@ -1,5 +1,7 @@
-"""Where HEADWAY_KERNEL_TESTS=cuda, the same tests run on a device, for which the kernels are compiled, and whatever they
-make lies there. (`python benchmarks/gpu.py` does so.) In a process of its own, as what is interpreted is, too."""
+"""Where HEADWAY_KERNEL_TESTS=cuda, the same tests run on a device, for which the kernels are compiled.
+
+All that they make lies there then. `python benchmarks/gpu.py` runs them so, in a process of their own.
+"""
 
 from __future__ import annotations
 
