@@ -17,7 +17,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from .fused_moe_blocks import BlockExperts, block_experts
 from .launch import half_type, jit, takes, tl, triton
+from .linear_blocks import rounded, spread_scales
 from .linear_invariant import tiled_product
 from .linear_packed import PackedWeight
 from .native.tensors import native_type
@@ -46,6 +48,15 @@ class Experts(NamedTuple):
     down: Tensor
 
 
+class RoundedExperts(NamedTuple):
+    """Experts whose inputs are rounded to fp8 by groups, as BlockExperts' are, where there is no product for these."""
+
+    wide: Experts | PackedExperts
+
+
+AnyExperts = Experts | PackedExperts | BlockExperts | RoundedExperts
+
+
 def pack_experts(gate_up: Tensor, down: Tensor) -> Experts | PackedExperts:
     """From [experts, 2 * width, hidden] and [experts, hidden, width], as checkpoints have each expert."""
     if takes(gate_up):
@@ -55,14 +66,25 @@ def pack_experts(gate_up: Tensor, down: Tensor) -> Experts | PackedExperts:
     return Experts(gate_up.transpose(1, 2).contiguous(), down.transpose(1, 2).contiguous())
 
 
-def fused_moe(x: Tensor, experts: Experts | PackedExperts, chosen: Tensor, shares: Tensor) -> Tensor:
+def pack_block_experts(experts: BlockExperts, dtype: torch.dtype) -> BlockExperts | RoundedExperts:
+    """What `fused_moe` takes: where no kernels run, the weights widened to `dtype` once and for all."""
+    if takes(experts.gate_up):
+        return experts
+    wide = (spread_scales(experts.gate_up, experts.gate_up_scales), spread_scales(experts.down, experts.down_scales))
+    return RoundedExperts(pack_experts(wide[0].to(dtype), wide[1].to(dtype)))
+
+
+def fused_moe(x: Tensor, experts: AnyExperts, chosen: Tensor, shares: Tensor) -> Tensor:
     """The sum over j of `shares[t, j]` times expert `chosen[t, j]`'s `down(silu(gate(x[t])) * up(x[t]))`.
 
-    x: [tokens, hidden]; experts: of `pack_experts`; chosen: [tokens, k] int64, all different in a row; shares:
-    [tokens, k] float32. Returns [tokens, hidden] of the dtype of `x`.
+    x: [tokens, hidden]; experts: of `pack_experts` or `pack_block_experts`; chosen: [tokens, k] int64, all different in
+    a row; shares: [tokens, k] float32. Returns [tokens, hidden] of the dtype of `x`.
     """
-    if takes(x) and isinstance(experts, Experts):
+    if takes(x) and isinstance(experts, Experts | BlockExperts):
         return _launch(x.contiguous(), experts, chosen, shares)
+    assert not isinstance(experts, BlockExperts), "packed for kernels that do not run here"
+    narrow = isinstance(experts, RoundedExperts)
+    experts = experts.wide if isinstance(experts, RoundedExperts) else experts
     tokens, k = chosen.shape
     outputs = torch.empty((tokens * k, x.shape[1]), dtype=x.dtype, device=x.device)
     order = chosen.flatten().argsort(stable=True)
@@ -71,8 +93,8 @@ def fused_moe(x: Tensor, experts: Experts | PackedExperts, chosen: Tensor, share
     for expert, count in enumerate(counts):
         if count:
             places = order[first : first + count]
-            hidden = swiglu(_product(x.index_select(0, places // k), experts.gate_up[expert]))
-            outputs.index_copy_(0, places, _product(hidden, experts.down[expert]))
+            hidden = swiglu(_product(x.index_select(0, places // k), experts.gate_up[expert], narrow))
+            outputs.index_copy_(0, places, _product(hidden, experts.down[expert], narrow))
             first += count
     return _weighted(outputs.view(tokens, k, -1), shares)
 
@@ -87,7 +109,8 @@ def fused_moe_reference(x: Tensor, gate_up: Tensor, down: Tensor, chosen: Tensor
     return result
 
 
-def _product(x: Tensor, weight: Tensor | PackedWeight) -> Tensor:
+def _product(x: Tensor, weight: Tensor | PackedWeight, narrow: bool) -> Tensor:
+    x = rounded(x).to(x.dtype) if narrow else x
     return weight.multiply(x) if isinstance(weight, PackedWeight) else tiled_product(x, weight)
 
 
@@ -100,12 +123,15 @@ def _weighted(outputs: Tensor, shares: Tensor) -> Tensor:
     return total
 
 
-def _launch(x: Tensor, experts: Experts, chosen: Tensor, shares: Tensor) -> Tensor:
+def _launch(x: Tensor, experts: Experts | BlockExperts, chosen: Tensor, shares: Tensor) -> Tensor:
     tokens, hidden = x.shape
     k, (count, two_widths, _) = chosen.shape[1], experts.gate_up.shape
     if not tokens:
         return torch.empty_like(x)
     places, owners = _blocks(chosen, count)
+    if isinstance(experts, BlockExperts):
+        said = block_experts(x, experts, places, owners, tokens * k, k)
+        return _weighted(said.view(tokens, k, hidden), shares)
     gate_up = torch.empty((tokens * k, two_widths), dtype=x.dtype, device=x.device)
     _grouped(x, experts.gate_up, gate_up, places, owners, tokens * k, k)
     inner = swiglu(gate_up)

@@ -19,9 +19,11 @@ from . import (
     attention_decode,
     attention_prefill,
     fused_moe,
+    fused_moe_blocks,
     gated,
     grouped_lora_tiles,
     launch,
+    linear_blocks,
     linear_invariant,
     linear_w4a16,
     linear_w8a8,
@@ -173,6 +175,12 @@ def _linear() -> Iterator[Variant]:
             constants = common | blocks | {"INT8": name == "int8"}
             kernel = linear_w8a8.w8a8_kernel
             yield Variant(f"w8a8 {rows} {name}", kernel, pointers | shared, constants, 4, 4, ("outputs",))
+        yield Variant(
+            f"blocks {rows} fp8", linear_blocks.blocks_kernel,
+            {"x": "*fp8e4nv", "x_scales": "*fp32", "weight": "*fp8e4nv", "weight_scales": "*fp32", "bias": "*bf16",
+             "out": "*bf16" if splits == 1 else "*fp32"} | shared,
+            common | {"BLOCK_OUT": linear_blocks.BLOCK_OUT}, 4, 4, ("outputs",),
+        )  # fmt: skip
         pointers = {
             "x": "*bf16", "words": "*i32", "scales": "*bf16", "zeros": "*bf16", "bias": "*bf16",
             "out": "*bf16" if splits == 1 else "*fp32",
@@ -205,6 +213,11 @@ def _linear() -> Iterator[Variant]:
         {"INPUTS": 4096, "BLOCK": 4096, "INT8": False, "STATIC": True}, 8,
     )  # fmt: skip
     yield Variant(
+        "quantize groups fp8", linear_blocks.quantize_groups_kernel,
+        {"x": "*bf16", "narrow": "*fp8e4nv", "scales": "*fp32"},
+        {"INPUTS": 4096, "GROUPS": 32, "AT_ONCE": linear_blocks.GROUPS_AT_ONCE},
+    )  # fmt: skip
+    yield Variant(
         "add parts", linear_w8a8.add_parts_kernel,
         {"parts": "*fp32", "bias": "*bf16", "out": "*bf16", "rows": "i32", "outputs": "i32"},
         {"SPLITS": 8, "BIAS": False, "BLOCK": 1024},
@@ -216,6 +229,14 @@ def _linear() -> Iterator[Variant]:
         {"SHARE": 8, "INPUTS": 2048, "OUTPUTS": 1536, "BLOCK_ROWS": fused_moe.BLOCK_ROWS,
          "BLOCK_OUT": fused_moe.BLOCK_OUT, "BLOCK_IN": fused_moe.BLOCK_IN, "PRECISION": "tf32"},
         4, 4,
+    )  # fmt: skip
+
+    yield Variant(
+        "experts fp8 blocks", fused_moe_blocks.grouped_blocks_kernel,
+        {"x": "*fp8e4nv", "x_scales": "*fp32", "weight": "*fp8e4nv", "weight_scales": "*fp32", "out": "*bf16",
+         "places": "*i64", "owners": "*i64", "total": "i32"},
+        {"SHARE": 8, "INPUTS": 2048, "GROUPS": 16, "OUTPUTS": 1536, "BLOCK_ROWS": fused_moe.BLOCK_ROWS,
+         "BLOCK_OUT": fused_moe_blocks.BLOCK_OUT}, 4, 4,
     )  # fmt: skip
 
 

@@ -72,15 +72,17 @@ that (a last bit becomes a whole step now and then).
 
 QUANTIZED_REST = """
 4-bit weights stay 4-bit on a GPU and are multiplied with activations as they are; on CPU they are widened when they
-are read, as fp8 is. Weights of int8 stay so everywhere; inputs are rounded to int8 or fp8, each row by its own
+are read, as fp8 is. fp8 with one scale for each 128 x 128 of a weight is read for experts, too; there, inputs are
+rounded by groups of 128. Weights of int8 stay so everywhere; inputs are rounded to int8 or fp8, each row by its own
 largest value, or by the stored `input_scale` where activations are static. At tp 2 and more, ranks that hold a part of
 the inputs round that part by itself.
 
-4-bit weights come in whole groups: `tp` has to leave each rank a multiple of the group, and of 128, of the
-attention's outputs and of the MLP's columns. What does not fit is refused with the numbers that do, before anything
-starts. So are other methods and bits, and by their fields: `desc_act`, AWQ's layouts other than gemm, blocks of
-weights (`weight_block_size`), weights or activations with zero points in 8 bits, sparsity, scales for the KV cache
-(`--kv-dtype` needs none), experts, and `--load-format dummy`.
+4-bit weights come in whole groups: `tp` has to leave each rank a multiple of the group, and of 128, of the attention's
+outputs and of the MLP's columns; above tp 1 so it has with fp8 in blocks. What does not fit is refused with the
+numbers that do, before anything starts. So are other methods and bits, and by their fields: `desc_act`, AWQ's layouts
+other than gemm, blocks of other sizes than 128 x 128 (`weight_block_size`), weights or activations with zero points in
+8 bits, sparsity, scales for the KV cache (`--kv-dtype` needs none), experts but in fp8 blocks, and `--load-format
+dummy`.
 """
 
 ROPE = """
@@ -159,7 +161,7 @@ def _architecture_row(name: str) -> str:
     path = Path(inspect.getfile(model)).name
     link = f"[{path}](../worker/model/architectures/{path})"
     module = inspect.getmodule(model)
-    quantized = "no: experts" if hasattr(module, "read_experts") else "yes"
+    quantized = "fp8 in blocks" if hasattr(module, "read_experts") else "yes"
     return f"| `{name}` | {_text(model)} | {_text(module)} {link} | {quantized} |\n"
 
 

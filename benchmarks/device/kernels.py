@@ -11,9 +11,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ...kernels import linear_w4a16, linear_w8a8
+from ...kernels import linear_blocks, linear_w4a16, linear_w8a8
 from ...kernels.attention_decode import attention_decode
 from ...kernels.attention_prefill import attention_prefill, plan_tiles, tile_queries
+from ...kernels.fused_moe import Experts, fused_moe, pack_block_experts, pack_experts
+from ...kernels.fused_moe_blocks import BlockExperts
 from ...kernels.geglu import geglu
 from ...kernels.grouped_lora_tiles import LoraSlots, column_blocks, grouped_lora_tiles, plan_lora_tiles
 from ...kernels.kv_pages import KvPages
@@ -164,8 +166,33 @@ def _linear(device: torch.device, tiny: bool) -> Iterator[Case]:
             for name, (weight, scale) in eight.items():
                 ours = partial(linear_w8a8.linear_w8a8, x, weight, scale)
                 yield Case(f"linear {name}", shape, wide.numel() + 2 * around, flops, ours, peer)
+            narrow = wide.to(torch.float8_e4m3fn), torch.ones(outputs, inputs // 128, device=device)
+            ours = partial(linear_blocks.linear_blocks, x, *narrow)
+            size = wide.numel() * (1 + 4 / 128) + 2 * around
+            yield Case("linear fp8 blocks", shape, size, flops, ours, peer)
             ours = partial(linear_w4a16.linear_w4a16, x, four)
             yield Case("linear 4-bit", shape, wide.numel() * (0.5 + 4 / 128) + 2 * around, flops, ours, peer)
+
+
+def _experts(device: torch.device, tiny: bool) -> Iterator[Case]:
+    """A layer of Qwen3-30B-A3B. Of the weights the chosen experts' count alone."""
+    count, k, hidden, width = (4, 2, 128, 128) if tiny else (128, 8, 2048, 768)
+    wide = Experts(
+        torch.randn(count, 2 * width, hidden, device=device, dtype=HALF) / hidden**0.5,
+        torch.randn(count, hidden, width, device=device, dtype=HALF) / width**0.5,
+    )
+    scales = [torch.ones(*one.shape[:2], one.shape[2] // 128, device=device) for one in wide]
+    eight = [one.to(torch.float8_e4m3fn) for one in wide]
+    narrow = pack_block_experts(BlockExperts(eight[0], scales[0], eight[1], scales[1]), HALF)
+    kinds = (("bf16", pack_experts(*wide), 2.0), ("fp8 blocks", narrow, 1 + 4 / 128))
+    for rows in (3,) if tiny else (1, 16, 64, 256, 2048):
+        x = torch.randn(rows, hidden, device=device, dtype=HALF)
+        shares, chosen = torch.rand(rows, count, device=device).topk(k, -1)
+        weights = 3 * hidden * width
+        for name, experts, each in kinds:
+            size = int(torch.bincount(chosen.flatten()).count_nonzero()) * weights * each + 2 * 2 * rows * hidden
+            ours = partial(fused_moe, x, experts, chosen, shares)
+            yield Case(f"experts {name}", f"{rows} × {k} of {count}", size, 2 * rows * k * weights, ours)
 
 
 def _adapters(device: torch.device, tiny: bool) -> Iterator[Case]:
@@ -239,6 +266,6 @@ def _pages(device: torch.device, tiny: bool) -> Iterator[Case]:
 
 
 FAMILIES: dict[str, Callable[[torch.device, bool], Iterator[Case]]] = {
-    "decode attention": _decode, "prefill attention": _prefill, "linear": _linear, "adapters": _adapters,
-    "elementwise": _elementwise, "sampling": _sampling, "pages": _pages,
+    "decode attention": _decode, "prefill attention": _prefill, "linear": _linear, "experts": _experts,
+    "adapters": _adapters, "elementwise": _elementwise, "sampling": _sampling, "pages": _pages,
 }  # fmt: skip

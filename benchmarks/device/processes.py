@@ -14,7 +14,9 @@ from typing import Any
 
 from .report import Row
 
-FAMILIES = ("decode attention", "prefill attention", "linear", "adapters", "elementwise", "sampling", "pages")
+FAMILIES = (
+    "decode attention", "prefill attention", "linear", "experts", "adapters", "elementwise", "sampling", "pages",
+)  # fmt: skip
 TABLES_OF_MODELS = ("served", "decoded", "where")
 UNIT_S = 150.0  # after which a unit counts as hung
 POLL_S = 0.1

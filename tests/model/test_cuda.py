@@ -16,7 +16,7 @@ from script import Script
 from tiny_adapters import KINDS, PeftOracle, write_adapter
 from tiny_llamas import Oracle
 from tiny_models import MODELS
-from tiny_quantized import CASES, Written, quantize_inputs
+from tiny_quantized import CASES, Written, quantize_inputs, write_block_experts
 
 from headway.core.specs import EngineSpec
 from headway.worker.execution.profile import step_bytes
@@ -88,6 +88,14 @@ def test_quantized_checkpoints(name: str, written: Callable[[str], Written]) -> 
         quantize_inputs(oracle.model, CASES[name])
     apart, spread = errors(script_on_cuda(written(name).quantized), oracle)
     assert np.median(apart) < 0.02 * spread and max(apart) < 0.8 * spread
+
+
+def test_experts_in_blocks(tmp_path: Path) -> None:
+    if torch.cuda.get_device_capability() < (8, 9):
+        pytest.skip("no fp8 on this device")
+    both = write_block_experts(tmp_path, hidden_size=192, intermediate_size=256, moe_intermediate_size=200, head_dim=64)
+    apart, spread = errors(script_on_cuda(both.quantized), Oracle(both.dense))
+    assert 0 < max(apart) < spread
 
 
 @pytest.mark.parametrize(("kv_dtype", "bound"), [("bf16", 0.1), ("int8", 0.2), ("fp8", 0.6)])

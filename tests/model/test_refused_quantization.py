@@ -55,7 +55,8 @@ def config_refusals() -> list[tuple[str, dict[str, Any], str]]:
         ("gptq", {"checkpoint_format": "marlin"}, "checkpoint_format = 'marlin' is not supported"),
         ("gptq", {"lm_head": True}, "lm_head = true is not supported"),
         ("gptq", {"dynamic": {"-:x": {}}}, "dynamic is not supported"),
-        ("fp8", {"weight_block_size": [128, 128]}, "weight_block_size = [128, 128] is not supported"),
+        ("fp8", {"weight_block_size": [64, 128]}, "weight_block_size = [64, 128] is not supported; [128, 128] is"),
+        ("fp8-blocks", {"activation_scheme": "static"}, "activation_scheme = 'static' is not supported"),
         ("int8", {"kv_cache_scheme": {"num_bits": 8}}, "kv_cache_scheme is not supported"),
         ("int8", {"config_groups": {}}, "config_groups must be one group, got 0"),
         ("int8", group("weights", symmetric=False), where + "weights.symmetric = False is not supported"),
@@ -90,6 +91,7 @@ def test_tensors_that_do_not_fit_are_refused_by_file_and_name(
         ("packed", {"mlp__up_proj__weight_shape": torch.tensor([1, 2])}, "up_proj.weight_shape is [1, 2], and"),
         ("int8", {"mlp__up_proj__weight": torch.zeros(256, 128)}, "up_proj.weight is of type F32, not I8"),
         ("fp8-static", {"mlp__up_proj__input_scale": None}, "up_proj.input_scale is missing"),
+        ("fp8-blocks", {"mlp__up_proj__weight_scale_inv": torch.ones(2, 2)}, "weight_scale_inv has shape [2, 2], and"),
     )):  # fmt: skip
         path = changed(written(name).quantized, tmp_path / str(number), **tensors)
         with pytest.raises(ConfigError) as refused:
@@ -106,6 +108,10 @@ def test_splits_that_cut_groups_are_refused_with_the_numbers_that_do_not(
     with pytest.raises(ConfigError, match=r"tp = 4 leaves .* to a rank, and 4-bit weights .* 128; tp can be 1, 2$"):
         check_group(spec_for(path, 4, 1))
     assert check_group(spec_for(written("int8").quantized, 4, 1)) is None
+    with pytest.raises(
+        ConfigError, match=r"tp = 4 leaves 64 of .* and fp8 weights in blocks of 128 .* tp can be 1, 2$"
+    ):
+        check_group(spec_for(written("fp8-blocks").quantized, 4, 1))
     values = json.loads((path / "config.json").read_text()) | {"hidden_size": 192}
     (tmp_path / "config.json").write_text(json.dumps(values))
     with pytest.raises(ConfigError, match="hidden_size = 192 cannot be: 4-bit weights in groups of 64 need a multiple"):

@@ -56,6 +56,7 @@ def plans(vocab: int) -> list[StepPlan]:
         ("qwen3-moe", {"grouped_kernel"}),
         ("int8", {"w8a8_kernel", "quantize_kernel"}),
         ("fp8", {"w8a8_kernel"}),
+        ("fp8-blocks", {"blocks_kernel", "quantize_groups_kernel"}),
     ],
 )
 @pytest.mark.parametrize("invariant", ["off", "on"])
@@ -63,7 +64,7 @@ def test_neither_side_waits(
     name: str, kernels: set[str], invariant: str, checkpoint: Callable[[str], Path],
     written: Callable[[str], Written], monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
-    quantized = name in ("int8", "fp8")
+    quantized = name in ("int8", "fp8", "fp8-blocks")
     if quantized and invariant == "on":
         pytest.skip("refused")
     path = written(name).quantized if quantized else checkpoint(name)

@@ -11,9 +11,13 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ...kernels.fused_moe import Experts, PackedExperts, fused_moe, pack_experts
+from ...kernels.fused_moe import AnyExperts, fused_moe, pack_block_experts, pack_experts
+from ...kernels.fused_moe_blocks import BlockExperts
+from ...kernels.linear_blocks import groups_of
 from .config import ModelConfig
 from .linear import Linear
+from .quantization import Layout
+from .quantized import Piece, read_blocks
 from .split import Part
 from .weights import WeightReader
 
@@ -32,7 +36,7 @@ class ExpertMlp:
     """`router` scores all experts; the `active` best of a token speak, weighted by their share of probability, which is
     scaled to 1 over them with `normalized`."""
 
-    def __init__(self, router: Linear, experts: Experts | PackedExperts, active: int, *, normalized: bool) -> None:
+    def __init__(self, router: Linear, experts: AnyExperts, active: int, *, normalized: bool) -> None:
         self.router = router
         self.experts = experts
         self.active = active
@@ -48,13 +52,15 @@ class ExpertMlp:
 
 def read_experts(
     weights: WeightReader, config: ModelConfig, count: int, width: int, columns: Part, names: ExpertNames
-) -> Experts | PackedExperts:
+) -> AnyExperts:
     """`columns` of the `width` of each of `count` experts, which lie below "experts.0." and so on, or stacked.
 
     transformers 5 holds experts stacked and by default writes them one by one, as checkpoints have always had them;
     with `save_original_format=False` it writes what it holds.
     """
     hidden, part = config.hidden_size, columns.size
+    if weights.holds(f"experts.0.{names.gate}.{Layout.BLOCKS.mark}"):
+        return _read_blocks(weights, config, count, width, columns, names)
     # In one piece from the start: collecting the experts first would take the block's memory twice.
     gate_up, down = weights.empty(count, 2 * part, hidden), weights.empty(count, hidden, part)
     if weights.holds(STACKED):
@@ -69,6 +75,33 @@ def read_experts(
         expert.rows(f"{names.up}.weight", width, hidden, columns, gate_up[index, part:])
         expert.inputs(f"{names.down}.weight", hidden, width, columns, down[index])
     return pack_experts(gate_up, down)
+
+
+def _read_blocks(
+    weights: WeightReader, config: ModelConfig, count: int, width: int, columns: Part, names: ExpertNames
+) -> AnyExperts:
+    """The same of fp8 weights with a scale for each block."""
+    hidden, part, device = config.hidden_size, columns.size, weights.device
+
+    def room(*shape: int) -> tuple[Tensor, Tensor]:
+        narrow = torch.empty(shape, dtype=torch.float8_e4m3fn, device=device)
+        return narrow, torch.empty((*shape[:-1], groups_of(shape[-1])), dtype=torch.float32, device=device)
+
+    gate_up, down = room(count, 2 * part, hidden), room(count, hidden, part)
+    whole = Part(0, hidden)
+    for index in range(count):
+        expert = weights.inside(f"experts.{index}.")
+        for name, rows in ((names.gate, slice(0, part)), (names.up, slice(part, 2 * part))):
+            for into, found in zip(
+                gate_up, read_blocks(expert, Piece(name, width, hidden, columns, whole)), strict=True
+            ):
+                into[index, rows] = found
+        for into, found in zip(
+            down, read_blocks(expert, Piece(names.down, hidden, width, whole, columns)), strict=True
+        ):
+            into[index] = found
+    experts = BlockExperts(*gate_up, *down)
+    return experts if device.type == "meta" else pack_block_experts(experts, weights.dtype)
 
 
 def read_router(weights: WeightReader, config: ModelConfig, count: int) -> Linear:

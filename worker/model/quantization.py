@@ -1,8 +1,8 @@
 """How a checkpoint's products are quantized: `quantization_config` of config.json, in the words of four writers.
 
 AWQ and GPTQ (4-bit weights in groups), compressed-tensors (llm-compressor: 4-bit weights, or 8-bit weights and
-activations) and fp8 (8 bits, one scale a matrix). What is not supported is refused by file and field, before any weight
-is read. The controller reads this, too: no torch.
+activations) and fp8 (8 bits, one scale a matrix, or each block of 128 x 128 of it). What is not supported is refused by
+file and field, before any weight is read. The controller reads this, too: no torch.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from ...core.errors import ConfigError
 from .fields import Fields
 
 FIELD = "quantization_config"
-BLOCK = 128  # inputs of a rank come in multiples of it with 4-bit weights (kernels/linear_w4a16.py)
+BLOCK = 128  # inputs of a rank come in multiples of it with 4-bit weights (kernels/linear_w4a16.py), and with blocks
 PLANE = 16  # and a group's size in multiples of this
 # Fields that say how a checkpoint was made, or what follows from the tensors.
 COMPRESSED_WEIGHTS: dict[str, tuple[object, ...]] = {"symmetric": (True, None), "dynamic": (False, None)}
@@ -31,11 +31,16 @@ class Layout(StrEnum):
     PACKED = "packed"  # compressed-tensors' 4-bit weights
     INT8 = "int8"
     FP8 = "fp8"
+    BLOCKS = "fp8 blocks"
 
     @property
     def mark(self) -> str:
         """The tensor that a quantized product has, and a plain one has not."""
-        return {Layout.AWQ: "qweight", Layout.GPTQ: "qweight", Layout.PACKED: "weight_packed"}.get(self, "weight_scale")
+        marks = {
+            Layout.AWQ: "qweight", Layout.GPTQ: "qweight", Layout.PACKED: "weight_packed",
+            Layout.BLOCKS: "weight_scale_inv",
+        }  # fmt: skip
+        return marks.get(self, "weight_scale")
 
     @property
     def grouped(self) -> bool:
@@ -71,11 +76,13 @@ def check_inputs(
     """Whether every product has whole groups and blocks of inputs on a rank: those that take `hidden`, and those whose
     `inputs` (whole sizes, by field) are divided by `tp`. Raises ConfigError with the numbers of `otherwise`, which the
     model's other sizes allow, that would do."""
-    if not quantization.layout.grouped:
+    blocks = quantization.layout == Layout.BLOCKS
+    if not quantization.layout.grouped and not (blocks and tp > 1):
         return
     unit = math.lcm(BLOCK, quantization.group or BLOCK)
-    needed = f"4-bit weights in groups of {quantization.group or 'all inputs'} need a multiple of {unit}"
-    if hidden % unit:
+    kind = "fp8 weights in blocks" if blocks else "4-bit weights in groups"
+    needed = f"{kind} of {quantization.group or 'all inputs'} need a multiple of {unit}"
+    if hidden % unit and not blocks:
         raise ConfigError(f"hidden_size = {hidden} cannot be: {needed}")
     for name, whole in inputs.items():
         if whole % (unit * tp):
@@ -108,10 +115,12 @@ def _gptq(fields: Fields) -> Quantization:
 
 
 def _fp8(fields: Fields) -> Quantization:
-    if fields.get("weight_block_size") is not None:
-        raise fields.refuse(
-            "weight_block_size", f"= {fields.get('weight_block_size')} is not supported: one scale a matrix, or a row"
-        )
+    block = fields.get("weight_block_size")
+    if block is not None:
+        if block != [BLOCK, BLOCK]:
+            raise fields.refuse("weight_block_size", f"= {block} is not supported; [{BLOCK}, {BLOCK}] is")
+        fields.choice("activation_scheme", ("dynamic",), "dynamic")
+        return Quantization(layout=Layout.BLOCKS, group=BLOCK)
     scheme = fields.choice("activation_scheme", ("dynamic", "static"), "dynamic")
     return Quantization(layout=Layout.FP8, static=scheme == "static")
 

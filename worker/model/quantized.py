@@ -14,10 +14,11 @@ from torch import Tensor
 
 from ...core.errors import ConfigError
 from ...kernels.launch import runs_on
+from ...kernels.linear_blocks import linear_blocks, rounded, spread_scales
 from ...kernels.linear_w4a16 import AWQ_ORDER, IN_ORDER, PackedWeight, linear_w4a16, nibbles_of, pack, unpacked
 from ...kernels.linear_w8a8 import linear_w8a8, quantize_rows
 from .linear import Linear
-from .quantization import Layout, Quantization
+from .quantization import BLOCK, Layout, Quantization
 from .split import Part
 
 if TYPE_CHECKING:
@@ -62,6 +63,8 @@ def read_quantized(weights: WeightReader, how: Quantization, pieces: list[Piece]
             outputs = weight.words.shape[0]
             return QuantizedLinear(outputs, weight.inputs, lambda x: linear_w4a16(x, weight, bias), bias)
         return Linear(unpacked(weight).to(weights.dtype), bias)
+    if how.layout == Layout.BLOCKS:
+        return _of_blocks(weights, pieces, bias)
     found = [_wide(weights, how, piece) for piece in pieces]
     wide, scale = (torch.cat(parts) for parts in list(zip(*found, strict=True))[:2])
     inputs = [part.input_scale for part in found if part.input_scale is not None]
@@ -71,6 +74,29 @@ def read_quantized(weights: WeightReader, how: Quantization, pieces: list[Piece]
     if how.layout == Layout.FP8 and weights.device.type != "meta" and not runs_on(weights.device):
         return QuantizedLinear(outputs, columns, _widened(wide, scale, bias, static), bias)
     return QuantizedLinear(outputs, columns, lambda x: linear_w8a8(x, wide, scale, bias, static), bias)
+
+
+def _of_blocks(weights: WeightReader, pieces: list[Piece], bias: Tensor | None) -> Linear:
+    weight, scales = (
+        torch.cat(parts) for parts in zip(*(read_blocks(weights, piece) for piece in pieces), strict=True)
+    )
+    outputs, inputs = weight.shape
+    if weights.device.type == "meta" or runs_on(weights.device):
+        return QuantizedLinear(outputs, inputs, lambda x: linear_blocks(x, weight, scales, bias), bias)
+    product = Linear(spread_scales(weight, scales), None if bias is None else bias.float())
+    return QuantizedLinear(outputs, inputs, lambda x: product(rounded(x)).to(x.dtype), bias)
+
+
+def read_blocks(weights: WeightReader, piece: Piece) -> tuple[Tensor, Tensor]:
+    """The piece of an fp8 matrix with a scale for each block: [outputs, inputs] float8_e4m3fn, and the scales of each
+    row's groups, [outputs, groups] float32. Its columns begin with a block."""
+    dim, part = piece.cut(piece.rows, piece.columns, inputs_first=False)
+    stored = weights.stored(f"{piece.name}.weight", (piece.outputs, piece.inputs), torch.float8_e4m3fn, dim, part)
+    groups = Part(piece.columns.start // BLOCK, -(-piece.columns.stop // BLOCK))
+    shape = (-(-piece.outputs // BLOCK), -(-piece.inputs // BLOCK))
+    scales = weights.stored(f"{piece.name}.{Layout.BLOCKS.mark}", shape, torch.float32, 1, groups)
+    rows = scales.unsqueeze(1).expand(-1, BLOCK, -1).flatten(0, 1)
+    return stored, rows[piece.rows.start : piece.rows.stop]
 
 
 def _widened(weight: Tensor, scale: Tensor, bias: Tensor | None, static: Tensor | None) -> Callable[[Tensor], Tensor]:

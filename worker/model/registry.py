@@ -16,7 +16,7 @@ from .config import NEUTRAL, ModelConfig, architecture_of
 from .decoder import Decoder
 from .fields import Fields, read_json
 from .manifest import check_manifest
-from .quantization import FIELD
+from .quantization import FIELD, Layout
 from .random_weights import RandomWeights
 from .sources import Counted, Recorder, TensorSource
 from .split import split_model
@@ -33,8 +33,8 @@ def read_config(directory: Path) -> ModelConfig:
         raise ConfigError(f"{path}: architecture {name} is not supported; these are: {known}")
     config: ModelConfig = ARCHITECTURES[name].read_config(fields)
     fields.refuse_unused(NEUTRAL)
-    if config.quantization is not None and config.experts:
-        raise fields.refuse(FIELD, f"is not supported with the experts of {name}")
+    if config.quantization is not None and config.experts and config.quantization.layout != Layout.BLOCKS:
+        raise fields.refuse(FIELD, f"is not supported with the experts of {name}, but for fp8 in blocks")
     return config
 
 

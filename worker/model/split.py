@@ -67,6 +67,8 @@ def split_model(shape: Shape, place: Topology) -> Split:
             "num_attention_heads * head_dim": shape.heads * shape.head_dim,
             "intermediate_size": shape.intermediate_size,
         }
+        if shape.expert_width:
+            inputs["moe_intermediate_size"] = shape.expert_width
         check_inputs(shape.quantization, shape.hidden_size, inputs, place.tp, fits)
     if shape.layers % place.pp:
         fits = [pp for pp in range(1, shape.layers + 1) if shape.layers % pp == 0]

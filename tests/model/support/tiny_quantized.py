@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from tiny_llamas import write_llama
+from tiny_models import write_model
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM
 
@@ -27,12 +28,14 @@ Stored = dict[str, Tensor]
 
 class Case(NamedTuple):
     """`config` is the checkpoint's quantization_config. `store` gives the tensors of a weight and what they stand for.
-    `activations` are "int8" or "fp8" where inputs are quantized, too, by one scale where `input_scale` is above 0."""
+    `activations` are "int8" or "fp8" where inputs are quantized, too, by one scale where `input_scale` is above 0,
+    by one for each `group` inputs where that is."""
 
     config: dict[str, Any]
     store: Callable[[Tensor], tuple[Stored, Tensor]]
     activations: str = ""
     input_scale: float = 0.0
+    group: int = 0
 
 
 def words(values: Tensor, places: tuple[int, ...] = tuple(range(8))) -> Tensor:
@@ -108,6 +111,19 @@ def wide(kind: str, by_row: bool, input_scale: float = 0.0, flat: bool = False) 
     return store
 
 
+def fp8_blocks(weight: Tensor) -> tuple[Stored, Tensor]:
+    """One scale for each 128 x 128, in bfloat16, as Qwen's have it; blocks at the ends are smaller."""
+    scale = torch.empty(-(-weight.shape[0] // 128), -(-weight.shape[1] // 128))
+    value, dense = torch.empty_like(weight, dtype=torch.float8_e4m3fn), torch.empty_like(weight)
+    for row in range(scale.shape[0]):
+        for column in range(scale.shape[1]):
+            block = slice(128 * row, 128 * row + 128), slice(128 * column, 128 * column + 128)
+            scale[row, column] = (weight[block].abs().max() / 440).bfloat16().float()
+            value[block] = (weight[block] / scale[row, column]).to(torch.float8_e4m3fn)
+            dense[block] = value[block].float() * scale[row, column]
+    return {"weight": value, "weight_scale_inv": scale.bfloat16()}, dense
+
+
 def compressed(form: str, weights: dict[str, Any], activations: dict[str, Any] | None) -> dict[str, Any]:
     group = {"targets": ["Linear"], "weights": weights, "input_activations": activations, "output_activations": None}
     return {
@@ -146,6 +162,10 @@ CASES = {
         {"quant_method": "fp8", "activation_scheme": "dynamic", "ignored_layers": ["lm_head"]},
         wide("fp8", False, flat=True), "fp8",
     ),
+    "fp8-blocks": Case(
+        {"quant_method": "fp8", "activation_scheme": "dynamic", "fmt": "e4m3", "weight_block_size": [128, 128]},
+        fp8_blocks, "fp8", group=128,
+    ),
 }  # fmt: skip
 
 
@@ -183,13 +203,37 @@ def write_quantized(directory: Path, name: str, base: Path | None = None) -> Wri
     return Written(path, dense_path)
 
 
+def write_block_experts(directory: Path, **more: Any) -> Written:
+    """A Qwen3-MoE whose projections are all in fp8 blocks, those of its experts, too; norms and routers are not."""
+    base = write_model(directory / "base", "qwen3-moe", **more)
+    stored: Stored = {}
+    dense = load_file(base / "model.safetensors")
+    for name, weight in list(dense.items()):
+        if name.endswith("_proj.weight"):
+            parts, dense[name] = fp8_blocks(weight)
+            stored |= {f"{name.removesuffix('.weight')}.{part}": tensor for part, tensor in parts.items()}
+        else:
+            stored[name] = weight
+    both = Written(directory / "quantized", directory / "dense")
+    for path, tensors in zip(both, (stored, dense), strict=True):
+        shutil.copytree(base, path)
+        save_file(tensors, path / "model.safetensors", metadata={"format": "pt"})
+    config = json.loads((base / "config.json").read_text())
+    method = {"quantization_config": CASES["fp8-blocks"].config}
+    (both.quantized / "config.json").write_text(json.dumps(config | method))
+    return both
+
+
 def quantize_inputs(model: nn.Module, case: Case) -> None:
     """Makes transformers' model round the inputs of its products as the case does."""
 
     def hook(_: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         x = inputs[0]
         largest = 127.0 if case.activations == "int8" else 448.0
-        scale = x.abs().amax(-1, keepdim=True).clamp(min=1e-20) / largest
+        cut = nn.functional.pad(x, (0, -x.shape[-1] % (case.group or x.shape[-1])))
+        cut = cut.unflatten(-1, (-1, case.group or x.shape[-1]))
+        scale = cut.abs().amax(-1, keepdim=True).expand(cut.shape).flatten(-2)[..., : x.shape[-1]]
+        scale = scale.clamp(min=1e-20) / largest
         if case.input_scale:
             scale = torch.full_like(scale, case.input_scale)
         value = (x / scale).clamp(-largest, largest)
