@@ -26,6 +26,6 @@ def test_another_python_than_the_environment_s_is_noticed() -> None:
 
 
 def test_another_torch_has_its_own_environment() -> None:
-    told = make("--dry-run", "install", "TORCH=2.11.0").stdout
+    told = make("--dry-run", "--always-make", "install", "TORCH=2.11.0").stdout
     assert 'TORCH="2.11.0" tools/install.sh .venv-torch-2.11.0 "."' in told
     assert "torch-" not in make("--dry-run", "--always-make", "install").stdout
