@@ -53,8 +53,18 @@ def column_blocks(widths: Sequence[int]) -> Tensor:
     return torch.tensor(blocks, dtype=torch.int32).view(-1, 3)
 
 
-def plan_lora_tiles(slot_of_token: npt.NDArray[np.int32], device: torch.device, least: int = 0) -> Tensor:
-    """Which tokens go together, [tiles, 1 + TILE_ROWS] int32: a slot, and its tokens, filled up with -1.
+def plan_lora_tiles(slot_of_token: npt.NDArray[np.int32], device: torch.device) -> Tensor:
+    """`lora_tiles` on the device."""
+    return moved(torch.from_numpy(lora_tiles(slot_of_token)), device)
+
+
+def most_tiles(tokens: int, slots: int) -> int:
+    """The most that so many tokens can take, with adapters in so many slots."""
+    return min(tokens, slots + tokens // TILE_ROWS)
+
+
+def lora_tiles(slot_of_token: npt.NDArray[np.int32], least: int = 0) -> npt.NDArray[np.int32]:
+    """Which tokens go together, [tiles, 1 + TILE_ROWS]: a slot, and its tokens, filled up with -1.
 
     slot_of_token: [tokens], below 0 for tokens without an adapter. At least `least` tiles, as a captured graph needs
     that serves several steps; those that are not needed have NO_SLOT.
@@ -67,14 +77,14 @@ def plan_lora_tiles(slot_of_token: npt.NDArray[np.int32], device: torch.device, 
     for tile, (slot, tokens) in zip(tiles, rows, strict=False):
         tile[0] = slot
         tile[1 : 1 + len(tokens)] = tokens
-    return moved(torch.from_numpy(tiles), device)
+    return tiles
 
 
 def grouped_lora_tiles(out: Tensor, x: Tensor, slots: LoraSlots, tiles: Tensor) -> Tensor:
     """Adds each tile's adapter's `x @ down @ up` into `out`; tokens and projections without one keep their bits.
 
-    x: [tokens, inputs], out: [tokens, outputs], contiguous, of one dtype with the adapters; tiles: of
-    `plan_lora_tiles`. Returns `out`.
+    x: [tokens, inputs], out: [tokens, outputs], contiguous, of one dtype with the adapters; tiles: of `lora_tiles`, on
+    their device. Returns `out`.
     """
     if not len(tiles):
         return out

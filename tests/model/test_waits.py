@@ -77,12 +77,20 @@ def test_neither_side_waits(
             assert runner.on_device is not None and runner.on_device.graphs is not None
             graphs = runner.on_device.graphs
             with torch.inference_mode():
-                for shape in (Shape(8, 2), Shape(1, 2)):
+                for shape in (Shape(8, 2), Shape(1, 2), Shape(4, 2, adapted=True)):
                     hidden = graphs._step(shape)
                     assert hidden.shape == (shape.rows, runner.config.hidden_size) and hidden.device.type == "cuda"
     attention = {"prefill_kernel"} if invariant == "on" else {"prefill_kernel", "decode_kernel", "merge_kernel"}
     sampling = {"floor_kernel", "draw_kernel", "choose_kernel", "penalize_kernel"}
-    assert {"rms_norm_kernel", "rope_kv_write_kernel", *attention, *sampling, *kernels} <= set(launched)
+    assert {
+        "rms_norm_kernel",
+        "rope_kv_write_kernel",
+        "shrink_kernel",
+        "expand_kernel",
+        *attention,
+        *sampling,
+        *kernels,
+    } <= set(launched)
 
 
 def test_who_would_wait_is_found(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -68,5 +68,10 @@ class RowSegments(StepSegments[Sequence[Segment]]):
 class TiledSegments(StepSegments[Tensor]):
     """Tiles of tokens of one adapter, for `grouped_lora_tiles`."""
 
+    def follow(self, tiles: Tensor) -> None:
+        """In place of `begin`, for a step over fixed memory in which every token is wanted: the tiles are what lies in
+        `tiles` when it runs."""
+        self.now = self._narrowed = tiles
+
     def _grouped(self, slots: SlotOfToken) -> Tensor:
         return plan_lora_tiles(slots, self._device)

@@ -10,13 +10,14 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from ...kernels.grouped_lora_tiles import NO_SLOT, TILE_ROWS
 from ..plan import SAMPLED, RowWork
 from .rows import Rows
 from .transfer import ALIGNMENT, Array, packed, unpacked
 
 Int32 = npt.NDArray[np.int32]
 Int64 = npt.NDArray[np.int64]
-ROW_BYTES = 128  # of one row's numbers, sampling parameters included, generously
+ROW_BYTES = 256  # of one row's numbers, sampling parameters and its adapter's tile included, generously
 
 
 class DecodeRows(NamedTuple):
@@ -78,11 +79,15 @@ NOBODY = DecodeRows(_NONE, _NONE, _NONE, _NONE, np.empty(0, np.int32), np.empty(
 
 
 class DecodeBuffers:
-    """tables: [rows, width] int32. All else lies in one stretch that a step fills by one copy: first what is read at
-    fixed places, then the block tables as wide as this step needs them, which are spread from there, then what else
-    the step carries."""
+    """tables: [rows, width] int32; tiles: [tiles, 1 + TILE_ROWS] int32, which rows run with which adapter.
 
-    def __init__(self, rows: int, width: int, device: torch.device) -> None:
+    All else lies in one stretch that a step fills by one copy: first what is read at fixed places, then the block
+    tables as wide as this step needs them, which are spread from there, then what else the step carries, then the tiles
+    of a step with adapters, which are spread, too.
+    """
+
+    def __init__(self, rows: int, width: int, tiles: int, device: torch.device) -> None:
+        self.tiles = torch.full((tiles, 1 + TILE_ROWS), NO_SLOT, dtype=torch.int32, device=device)
         self.tables = torch.zeros((rows, width), dtype=torch.int32, device=device)
         size = rows * (ROW_BYTES + 4 * width) + 64 * ALIGNMENT
         self._staging = torch.zeros(size, dtype=torch.uint8, device=device)
@@ -95,12 +100,15 @@ class DecodeBuffers:
             self._views[size] = DecodeViews(*unpacked(self._staging, like[:5]))
         return self._views[size]
 
-    def fill(self, rows: DecodeRows, carried: Sequence[Array] = ()) -> list[Tensor]:
-        """Puts the rows in place, as many as the step has; returns `carried` on the device, good until the next."""
-        arrays: list[Array] = [*rows, *carried]
+    def fill(self, rows: DecodeRows, carried: Sequence[Array] = (), tiles: Int32 | None = None) -> list[Tensor]:
+        """Puts the rows in place, as many as the step has, and the tiles of a step with adapters; returns `carried` on
+        the device, good until the next."""
+        arrays: list[Array] = [*rows, *carried, *([] if tiles is None else [tiles])]
         host = packed(arrays, pinned=self._staging.device.type == "cuda")
         self._staging[: len(host)].copy_(host, non_blocking=True)
         moved = unpacked(self._staging, arrays)
         size, width = rows.tables.shape
         self.tables[:size, :width].copy_(moved[len(rows) - 1])
+        if tiles is not None:
+            self.tiles[: len(tiles)].copy_(moved.pop())
         return moved[len(rows) :]

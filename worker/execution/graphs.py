@@ -3,7 +3,8 @@
 A step in which every row computes one token and samples is padded up to the next captured number of rows. What to
 capture, and when, follows from the plans alone, so that all ranks of a group do it in the same step. It begins after
 the group is ready: while there is nothing to do, a few at each ping, the biggest first; under load, now and then, what
-was just missed. Until then, and for all other steps, each operation is launched by itself.
+was just missed; steps with adapters once the first of them was seen. Until then, and for all other steps, each
+operation is launched by itself.
 """
 
 from __future__ import annotations
@@ -16,10 +17,12 @@ import torch
 from torch import Tensor
 
 from ...kernels.attention_decode import MOST_PARTS, SPLIT, parts_for
+from ...kernels.grouped_lora_tiles import lora_tiles, most_tiles
 from ...kernels.paged_attention import plan_decode
+from ..adapters.segments import TiledSegments
 from ..model.inputs import StepInputs
 from ..plan import NO_ADAPTER, StepPlan
-from .decode_buffers import NOBODY, DecodeBuffers, decode_rows, padded
+from .decode_buffers import NOBODY, DecodeBuffers, Int32, decode_rows, padded
 from .replay import Replayer, Step
 from .transfer import Array
 
@@ -32,16 +35,21 @@ PARTS = (2, 8, 32, MOST_PARTS)  # programs that attention has for one row: what 
 CAPTURES_A_PING = 2
 STEPS_BEFORE = 16  # decode steps seen before one of them is held up by a capture: those before Ready are fewer
 STEPS_BETWEEN = 64
+NO_ADAPTERS = np.empty(0, np.int32)
 
 
 class Shape(NamedTuple):
-    """What is fixed in a captured step. The rows' contexts may be as long as `parts` programs reach."""
+    """What is fixed in a captured step. The rows' contexts may be as long as `parts` programs reach. With
+    `adapted` they may run with adapters, which costs launches that others are spared."""
 
     rows: int
     parts: int
+    adapted: bool = False
 
     def serves(self, other: Shape) -> bool:
         """Whether it may run in the other's place, without too many rows that nobody wants."""
+        if self.adapted != other.adapted:
+            return False
         return other.rows <= self.rows <= max(2 * other.rows, other.rows + 8) and other.parts <= self.parts
 
 
@@ -68,12 +76,15 @@ class DecodeGraphs:
         self._max_context = runner.info.max_context_tokens
         self.most = engine.max_sequences
         self._sizes, self._parts = sizes(self.most), parts_up_to(self._max_context)
-        self._buffers = DecodeBuffers(self.most, -(-self._max_context // engine.page_size), runner.device)
+        self._slots = engine.max_adapters
+        width, tiles = -(-self._max_context // engine.page_size), most_tiles(self.most, self._slots)
+        self._buffers = DecodeBuffers(self.most, width, tiles, runner.device)
         self._every = torch.arange(self.most, device=runner.device)
         # All captured steps leave their result here: with memory of its own each would keep a part of the common pool.
         shape = (self.most, runner.config.hidden_size)
         self._hidden = torch.zeros(shape, dtype=runner.dtype, device=runner.device)
-        self._line = [Shape(size, parts) for size in reversed(self._sizes) for parts in reversed(self._parts)]
+        self._line = self._shapes(adapted=False)
+        self._adapted, self._closed = False, False  # whether adapters were seen, and whether nothing more is captured
         self.captured: dict[Shape, Step] = {}
         self._seen = 0
         self._last_capture = -STEPS_BETWEEN
@@ -84,18 +95,21 @@ class DecodeGraphs:
         return len(self._line)
 
     def suits(self, plan: StepPlan) -> bool:
-        """Whether every row computes one token and samples, without an adapter."""
-        rows = self._runner.rows
-        return len(plan.work) <= self.most and all(
-            item.count == 1 and item.sample and rows.adapters[item.row] == NO_ADAPTER for item in plan.work
-        )
+        """Whether every row computes one token and samples, with adapters where these go by tiles."""
+        if len(plan.work) > self.most or any(item.count != 1 or not item.sample for item in plan.work):
+            return False
+        return isinstance(self._runner.adapters.segments, TiledSegments) or not self._adapters_of(plan)[1]
 
     def run(self, plan: StepPlan, carried: list[Array]) -> tuple[Tensor | None, list[Tensor]] | None:
         """Logits of a step that suits, in the plan's order (None on ranks that do not sample), and `carried` on the
         device; None where nothing captured serves it."""
         found = decode_rows(self._runner.rows, plan.work)
-        wanted = self._shape(len(plan.work), int(found.lengths.max()))
+        adapters, adapted = self._adapters_of(plan)
+        wanted = self._shape(len(plan.work), int(found.lengths.max()), adapted)
         self._seen += 1
+        if adapted and not self._adapted:
+            self._adapted = True
+            self._line += [] if self._closed else self._shapes(adapted=True)
         shape = self._serving(wanted)
         if shape is None and self._may_capture():
             self._capture(wanted)
@@ -103,7 +117,8 @@ class DecodeGraphs:
         if shape is None:
             return None
         page_size = self._runner.rows.page_size
-        moved = self._buffers.fill(padded(found, shape.rows, page_size, self._scratch), carried)
+        rows = padded(found, shape.rows, page_size, self._scratch)
+        moved = self._buffers.fill(rows, carried, self._tiles(adapters, shape))
         hidden = self.captured[shape]()
         return self._runner.model.logits(hidden[: len(plan.work)]), moved
 
@@ -113,9 +128,22 @@ class DecodeGraphs:
             for shape in self._line[:CAPTURES_A_PING]:
                 self._capture(shape)
 
-    def _shape(self, rows: int, longest: int) -> Shape:
+    def _adapters_of(self, plan: StepPlan) -> tuple[Int32, bool]:
+        """The slot of each item's adapter, and whether there is any."""
+        slots = self._runner.rows.adapters[[item.row for item in plan.work]]
+        return slots, bool((slots != NO_ADAPTER).any())
+
+    def _tiles(self, adapters: Int32, shape: Shape) -> Int32 | None:
+        """As many as the captured step goes through, whatever the step before left; None for one without."""
+        return lora_tiles(adapters, most_tiles(shape.rows, self._slots)) if shape.adapted else None
+
+    def _shapes(self, *, adapted: bool) -> list[Shape]:
+        """Biggest first."""
+        return [Shape(size, parts, adapted) for size in reversed(self._sizes) for parts in reversed(self._parts)]
+
+    def _shape(self, rows: int, longest: int, adapted: bool) -> Shape:
         size = next(size for size in self._sizes if size >= rows)
-        return Shape(size, next(parts for parts in self._parts if parts >= parts_for(longest)))
+        return Shape(size, next(parts for parts in self._parts if parts >= parts_for(longest)), adapted)
 
     def _serving(self, wanted: Shape) -> Shape | None:
         if wanted in self.captured:
@@ -132,20 +160,25 @@ class DecodeGraphs:
             return
         self._line.remove(shape)
         self._last_capture = self._seen
-        self._buffers.fill(padded(NOBODY, shape.rows, self._runner.rows.page_size, self._scratch))
+        nobody = padded(NOBODY, shape.rows, self._runner.rows.page_size, self._scratch)
+        self._buffers.fill(nobody, tiles=self._tiles(NO_ADAPTERS, shape))
         step: Step | None = None
         try:
             step = self._replayer.capture(lambda: self._step(shape))
         except RuntimeError as error:
             log.warning("a decode step of %d rows could not be captured: %s", shape.rows, error)
         if self._anybody(step is None):
-            self._line.clear()
+            self._close()
             return
         assert step is not None
         self.captured[shape] = step
         if self._anybody(self._replayer.bytes > self._most_bytes):
             log.info("%d decode steps are captured, in %d MiB", len(self.captured), self._replayer.bytes >> 20)
-            self._line.clear()
+            self._close()
+
+    def _close(self) -> None:
+        self._closed = True
+        self._line.clear()
 
     def _anybody(self, mine: bool) -> bool:
         """Whether it is so on any rank."""
@@ -158,7 +191,10 @@ class DecodeGraphs:
         """A decode step over the buffers, up to the hidden states; nothing in it depends on what they hold."""
         runner, views = self._runner, self._buffers.views(shape.rows)
         segments = runner.adapters.segments
-        if segments is not None:
+        if shape.adapted:
+            assert isinstance(segments, TiledSegments), "no other step with adapters suits"
+            segments.follow(self._buffers.tiles[: most_tiles(shape.rows, self._slots)])
+        elif segments is not None:
             segments.begin(np.full(shape.rows, NO_ADAPTER, np.int32), np.arange(shape.rows))
         longest = self._max_context if shape.parts == MOST_PARTS else min(shape.parts * SPLIT, self._max_context)
         attention = {

@@ -10,15 +10,18 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "model" / "support"))
 
-from captured import captured_runner, decode, plain_runner
+from captured import WAYS, captured_runner, decode, plain_runner
 from rank_group import RankGroup
 from script import Script
+from tiny_adapters import KINDS, write_adapter
 from tiny_llamas import Oracle, write_llama
 from tiny_models import LOGITS_TOLERANCE, MODELS, write_model
 from tiny_quantized import write_quantized
 
 from headway.core.specs import EngineSpec
 from headway.kernels.launch import INTERPRETED
+from headway.worker.execution.graphs import Shape
+from headway.worker.plan import SAMPLED, RowAdded, RowWork, StepPlan
 
 LAYERS = {"gemma3": 6}  # the sixth is the first without a window
 
@@ -55,6 +58,37 @@ def test_padded_steps_by_the_kernels(tmp_path: Path) -> None:
     graphs._seen, graphs._line = 100, [shape for shape in graphs._line if shape.rows == 2]
     assert decode(runner, prompts, ways, turns, told=False) == expected
     assert runner.replayer.captures == 1 and runner.replayer.replays == 2, "both steps by that of two rows"
+
+
+def test_padded_steps_with_adapters(tmp_path: Path) -> None:
+    """Those that are captured are for adapters or without, and for them only once they were seen."""
+    model = write_llama(tmp_path / "base", num_hidden_layers=1)
+    paths = [write_adapter(tmp_path / str(seed), model, seed, **kind) for seed, kind in enumerate(KINDS[:2])]
+    turns, tokens = ([2, 0, 1], [1], [0]), []
+    for runner in (plain_runner(model), captured_runner(model)):
+        for number, path in enumerate(paths, start=1):
+            runner.adapters.read(number, path)
+        graphs = runner.on_device.graphs if runner.on_device else None
+        added = [
+            RowAdded(row, np.array([7 + row] * 4, "<u4").tobytes(), 4, 0, [2 * row, 2 * row + 1], WAYS[0], adapter=slot)
+            for row, slot in enumerate((5, -1, 2))
+        ]
+        work = [RowWork(row, 0, 4, True, []) for row in range(3)]
+        results = [runner.step(StepPlan(0, [], added, [], work, adapters=[(5, 1), (2, 2)])).token_ids]
+        if graphs is not None:
+            graphs._seen, graphs._line = 100, [Shape(1, 2)]
+        for number, turn in enumerate(turns):
+            if graphs is not None:
+                graphs._last_capture = -100
+            work = [RowWork(row, 4 + sum(row in other for other in turns[:number]), 1, True, []) for row in turn]
+            appended = [(row, SAMPLED) for row in turn]
+            results.append(runner.step(StepPlan(1 + number, [], [], appended, work)).token_ids)
+        tokens.append(results)
+    assert tokens[0] == tokens[1]
+    assert set(graphs.captured) == {Shape(4, 2, adapted=True), Shape(1, 2)} and runner.replayer.replays == 3
+    graphs._line = [Shape(1, 2, adapted=True)]
+    runner.step(StepPlan(9, [], [], [], []))
+    assert graphs._buffers.tiles[0].tolist() == [-1] * 17, "captured with nobody's rows, whatever the last step had"
 
 
 @pytest.mark.parametrize("name", ["qwen3-moe"])
