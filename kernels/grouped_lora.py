@@ -5,8 +5,8 @@ adapter are gathered and go through its two thin matrices together, whatever els
 Triton kernels, grouped_lora_tiles.py takes the place of this: there, no group is the host's to launch.
 
 On CPU adapters are float32, whatever the model is, and a token's update has the same bits whatever the other tokens and
-adapters are: products go by tiles of a fixed number of rows (linear_invariant.py). A single column would go another
-way than several, so `pack_down` widens it.
+adapters are: products go by tiles of a fixed number of rows (linear_invariant.py). A few columns would go other ways than
+many, so `pack_down` widens them.
 """
 
 from __future__ import annotations
@@ -14,10 +14,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-import torch.nn.functional as F
 from torch import Tensor
 
-from .linear_invariant import tiled_product
+from .linear_invariant import tiled_product, widened
 
 
 class LoraPiece(NamedTuple):
@@ -41,8 +40,8 @@ class LoraGroup(NamedTuple):
 
 
 def pack_down(down: Tensor) -> Tensor:
-    """`down` as the products want it: at least two columns, the added one zero. [inputs, ranks]."""
-    return F.pad(down, (0, 1)) if down.shape[1] == 1 else down.contiguous()
+    """`down` as the products want it: with columns of zeros where it has few. [inputs, ranks]."""
+    return widened(down)
 
 
 def grouped_lora(out: Tensor, x: Tensor, groups: Sequence[LoraGroup]) -> Tensor:

@@ -21,6 +21,10 @@ from .launch import expect_contiguous, jit, takes, tl, triton
 from .linear_w8a8 import add_parts
 
 CPU_ROWS = 16  # below it the time goes into reading weights
+# Fewer rows, of float32 and row-major weights, go other ways in the library: one on Intel's processors, one to three on
+# AMD's. From here on they have the bits of a full tile (the tests see to it).
+ALIKE_ROWS = 4
+ALIKE_OUTPUTS = 16  # with fewer, a row's bits follow from its place on AMD's
 BLOCK_ROWS = 64
 BLOCK_OUT = 64
 BLOCK_IN = 64
@@ -37,20 +41,26 @@ def linear_invariant(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> T
 
 
 def tiled_product(x: Tensor, weight: Tensor) -> Tensor:
-    """`x @ weight` by torch, by tiles of CPU_ROWS rows. x: [rows, inputs]; weight: [inputs, outputs], of at least two
-    outputs. Returns [rows, outputs]."""
+    """`x @ weight` by torch, by tiles of CPU_ROWS rows. x: [rows, inputs]; weight: [inputs, outputs], copied at each call
+    where it has less than ALIKE_OUTPUTS columns (`widened` does so once). Returns [rows, outputs]."""
+    outputs = weight.shape[1]
+    if outputs < ALIKE_OUTPUTS:
+        return tiled_product(x, widened(weight))[:, :outputs].contiguous()
     if x.shape[0] <= CPU_ROWS:
         return _one_tile(x, weight)
     return torch.cat([_one_tile(tile, weight) for tile in torch.split(x, CPU_ROWS)])
 
 
+def widened(weight: Tensor) -> Tensor:
+    """`weight`, row-major, with columns of zeros up to ALIKE_OUTPUTS."""
+    return F.pad(weight, (0, max(0, ALIKE_OUTPUTS - weight.shape[1]))).contiguous()
+
+
 def _one_tile(x: Tensor, weight: Tensor) -> Tensor:
     rows = x.shape[0]
     row_major = x.dtype == torch.float32 and weight.is_contiguous()
-    if rows < CPU_ROWS and not row_major:
-        return torch.mm(F.pad(x, (0, 0, 0, CPU_ROWS - rows)), weight)[:rows]
-    # Then two rows have the bits of a full tile (the tests see to it), and a single one goes another way.
-    return torch.mm(x.expand(2, -1), weight)[:1] if rows == 1 else torch.mm(x, weight)
+    least = ALIKE_ROWS if row_major else CPU_ROWS
+    return torch.mm(x, weight) if rows >= least else torch.mm(F.pad(x, (0, 0, 0, least - rows)), weight)[:rows]
 
 
 def linear_invariant_reference(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:

@@ -11,6 +11,7 @@ from torch import Tensor
 from ...kernels.grouped_lora import LoraGroup, LoraPiece, grouped_lora
 from ...kernels.grouped_lora_tiles import LoraSlots, column_blocks, grouped_lora_tiles
 from ...kernels.launch import runs_on
+from ...kernels.linear_invariant import ALIKE_OUTPUTS
 from .reader import HostAdapter, Packed
 from .segments import RowSegments, StepSegments, TiledSegments
 from .sites import Site
@@ -34,7 +35,7 @@ class PackedSlots:
     def __init__(
         self, site: Site, count: int, max_rank: int, dtype: torch.dtype, device: torch.device, segments: RowSegments
     ) -> None:
-        ranks = max(2, max_rank * site.widest)
+        ranks = max(ALIKE_OUTPUTS, max_rank * site.widest)
         # Not written yet, so on CPU it takes no memory before an adapter comes.
         self._down = torch.empty((count, site.input_part.size * ranks), dtype=dtype, device=device)
         self._up = torch.empty((count, site.outputs * max_rank), dtype=dtype, device=device)
