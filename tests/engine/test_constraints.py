@@ -18,6 +18,7 @@ SHAPES = {"tp1": (), "tp2": ("--tp", "2"), "pp2": ("--pp", "2")}
 POOL = ("--pages", "20", "--no-admission-forecast")
 PROMPT = [(7 * at * at + 13 * at) % 3000 + 300 for at in range(70)]
 NEW = 12
+LONG = 240  # still running when the next one has come
 SAMPLED = SamplingParams(temperature=1.0, seed=42, repetition_penalty=1.2)
 
 
@@ -138,12 +139,12 @@ async def test_the_urgent_go_first_and_preempted_ones_lose_nothing(worker_of, se
             await asyncio.wait_for(stream.done.wait(), 60)
             ends.append(name)
 
-        alone = await session.generate(PROMPT, 120, SAMPLED)
-        low = await session.submit(PROMPT, 120, SAMPLED, priority=5)
+        alone = await session.generate(PROMPT, LONG, SAMPLED)
+        low = await session.submit(PROMPT, LONG, SAMPLED, priority=5)
         await low.started.wait()
         streams = {"low": low}
-        for name, priority in (("equal", 5), ("high", 0), ("highest", -7)):
-            streams[name] = await session.submit(PROMPT, NEW, priority=priority)
+        for name, priority, tokens in (("equal", 5, NEW), ("high", 0, LONG), ("highest", -7, NEW)):
+            streams[name] = await session.submit(PROMPT, tokens, priority=priority)
         await asyncio.gather(*(follow(name, stream) for name, stream in streams.items()))
         assert ends == ["highest", "high", "low", "equal"]
         assert low.token_ids == alone.token_ids and low.last.preemptions > 0
