@@ -4,9 +4,9 @@ The grouping is that of Punica's SGMV (Chen et al., "Punica: Multi-Tenant LoRA S
 adapter are gathered and go through its two thin matrices together, whatever else is in the batch. Where there are
 Triton kernels, grouped_lora_tiles.py takes the place of this: there, no group is the host's to launch.
 
-On CPU adapters are float32, whatever the model is, and a token's update has the same bits whatever the other tokens and
-adapters are: products go by tiles of a fixed number of rows (linear_invariant.py). A few columns would go other ways than
-many, so `pack_down` widens them.
+On CPU adapters are float32, whatever the model is, and a token's update has the same bits whatever the other tokens
+and adapters are: products go by tiles of a fixed number of rows (linear_invariant.py). A few columns would go other
+ways than many, so `pack_down` widens them.
 """
 
 from __future__ import annotations

@@ -41,8 +41,8 @@ def linear_invariant(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> T
 
 
 def tiled_product(x: Tensor, weight: Tensor) -> Tensor:
-    """`x @ weight` by torch, by tiles of CPU_ROWS rows. x: [rows, inputs]; weight: [inputs, outputs], copied at each call
-    where it has less than ALIKE_OUTPUTS columns (`widened` does so once). Returns [rows, outputs]."""
+    """`x @ weight` by torch, by tiles of CPU_ROWS rows. x: [rows, inputs]; weight: [inputs, outputs], copied at each
+    call where it has less than ALIKE_OUTPUTS columns (`widened` does so once). Returns [rows, outputs]."""
     outputs = weight.shape[1]
     if outputs < ALIKE_OUTPUTS:
         return tiled_product(x, widened(weight))[:, :outputs].contiguous()

@@ -8,10 +8,13 @@
 #include "vectors.h"
 
 #if defined(__x86_64__)
+#include <immintrin.h>
 #define TARGET __attribute__((target("avx512f,avx512bw,avx512dq,avx512vl,avx2,fma")))
 #define NAME(name) name##_avx512
 #define ROWS_AT_ONCE 8
+#define AVX512 1
 #include "types.inc"
+#undef AVX512
 #undef TARGET
 #undef NAME
 #undef ROWS_AT_ONCE
@@ -34,14 +37,15 @@
 #if defined(__x86_64__) && defined(__linux__) && __GNUC__ >= 12
 #define MATRIX_UNITS 1
 #include <cpuid.h>
-#include <immintrin.h>
 #include <sys/syscall.h>
 #include <unistd.h>
+
+#define AVX512 1
 
 #define ELEMENT bf16
 #define WORDS(inputs) (((inputs) + TILE_INPUTS - 1) / TILE_INPUTS * (TILE_INPUTS / 2))
 
-/* Only products have more to gain from these two. */
+/* Only products and attention have more to gain from these two. */
 #define TARGET __attribute__((target("avx512f,avx512bw,avx512dq,avx512vl,avx512bf16,avx2,fma")))
 #define NAME(name) name##_avx512_bf16
 #define TYPED(name) NAME(name)
@@ -50,6 +54,8 @@
 #include "vectors.inc"
 #include "matmul_finish.inc"
 #include "matmul.inc"
+#include "softmax.inc"
+#include "attention_dots.inc"
 #undef TARGET
 #undef NAME
 #define TARGET \
@@ -94,6 +100,7 @@ static void find_matrix_units(const Set *base) {
     }
     sets[set_count] = *base;
     sets[set_count].name = "avx512_bf16";
+    sets[set_count].kernels[BFLOAT16].attend = attend_avx512_bf16;
     sets[set_count++].kernels[BFLOAT16].multiply = multiply_avx512_bf16;
 }
 #endif

@@ -28,6 +28,8 @@ typedef uint16_t hvec __attribute__((vector_size(2 * LANES)));
 #define store NAME(store)
 #define load_half NAME(load_half)
 #define store_half NAME(store_half)
+#define words_of NAME(words_of)
+#define halves_of NAME(halves_of)
 #define widen NAME(widen)
 #define narrow NAME(narrow)
 #define all NAME(all)
@@ -41,8 +43,12 @@ typedef uint16_t hvec __attribute__((vector_size(2 * LANES)));
 #define fold2 NAME(fold2)
 #define fold1 NAME(fold1)
 #define sums NAME(sums)
+#define shuffled NAME(shuffled)
+#define transpose NAME(transpose)
 #define sum NAME(sum)
+#define larger_of NAME(larger_of)
 #define largest NAME(largest)
+#define decayed NAME(decayed)
 #define exponential NAME(exponential)
 
 /* Elements of either type, as float32 in the registers; the parts are the first `count`, others zero or left alone. */

@@ -178,14 +178,21 @@ def test_rope_kv_write_in_bfloat16(instructions: str, dims: int, normed: bool) -
     assert torch.equal(written.values, expected.values)
 
 
-def test_attention_in_bfloat16(products: str) -> None:
-    query, keys, values = (torch.randn(*shape).bfloat16() for shape in ((90, 6, 32), (6, 16, 2, 32), (6, 16, 2, 32)))
-    expected = attention_reference(query, keys.view(96, 2, 32)[:90], values.view(96, 2, 32)[:90], 0.3)
+@pytest.mark.parametrize(("shared", "size"), [(1, 64), (2, 96), (3, 32), (7, 128), (1, 48), (17, 64)])
+def test_attention_in_bfloat16(products: str, shared: int, size: int) -> None:
+    query = torch.randn(90, 2 * shared, size).bfloat16()
+    keys, values = (torch.randn(6, 16, 2, size).bfloat16() for _ in range(2))
+    expected = attention_reference(query, keys.view(96, 2, size)[:90], values.view(96, 2, size)[:90], 0.3)
     together = attend(query, keys, values, 90)
     assert together.dtype == torch.bfloat16
     torch.testing.assert_close(together.double(), expected, rtol=2**-8, atol=2**-8)  # weights may be rounded, too
-    for count in (1, 2, 7, 40):
+    for count in (1, 2, 3, 7, 40):
         assert torch.equal(attend(query, keys, values, count), together[-count:])
+    # Enough numbers for a sum in another order to show, rounded as they are: each token as a step of its own.
+    many, (keys, values) = torch.randn(512, 2 * shared, size).bfloat16(), torch.randn(2, 32, 16, 2, size).bfloat16()
+    tables = torch.arange(32, dtype=torch.int32).expand(512, 32)
+    steps = plan_attention([1] * 512, range(1, 513), tables, 16, device=CPU, dtype=torch.bfloat16)
+    assert torch.equal(paged_attention(many, KvPages(keys, values), steps, 0.3), attend(many, keys, values, 512))
 
 
 @TYPES
