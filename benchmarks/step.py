@@ -1,8 +1,8 @@
 """Time of a decode step on one rank: in the model and around it; then what leader and rank do outside the model and
 sampling, where nothing hides behind anything.
 
-python benchmarks/step.py [--model DIR] [--dtype TYPE] [--batch 1 16 64] [--context 256] [--steps 200] [--temperature 0]
-    [--profile]
+python benchmarks/step.py [--model DIR] [--dtype TYPE] [--weight-dtype TYPE] [--batch 1 16 64] [--context 256]
+    [--steps 200] [--temperature 0] [--profile]
 """
 
 from __future__ import annotations
@@ -63,6 +63,7 @@ def main() -> None:
     parser.add_argument("--model", type=Path, default=DEMO)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--dtype", default="auto")
+    parser.add_argument("--weight-dtype", default="auto")
     parser.add_argument("--batch", type=int, nargs="+", default=[1, 16, 64])
     parser.add_argument("--context", type=int, default=256)
     parser.add_argument("--steps", type=int, default=200)
@@ -72,7 +73,10 @@ def main() -> None:
     parser.add_argument("--profile", action="store_true", help="torch's profile of the last batch")
     options = parser.parse_args()
     engine = EngineSpec(
-        max_sequences=max(options.batch), token_budget=max(512, *options.batch), batch_invariant=options.batch_invariant
+        max_sequences=max(options.batch),
+        token_budget=max(512, *options.batch),
+        batch_invariant=options.batch_invariant,
+        weight_dtype=options.weight_dtype,
     )
     spec = GroupSpec(
         replica_id="bench",

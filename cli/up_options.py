@@ -84,6 +84,10 @@ DiskPages = Annotated[
 KvDtype = Annotated[
     str | None, typer.Option(help="What KV is kept as: auto (the model's type), bf16, fp8, int8.", show_default=False)
 ]
+WeightDtype = Annotated[
+    str | None,
+    typer.Option(help="What weights are kept as, on CPU: auto (as the checkpoint has them), int8.", show_default=False),
+]
 GraphMib = Annotated[
     int | None, typer.Option(help="GPU memory for captured steps in MiB; 0: none. Default: 2048.", show_default=False)
 ]

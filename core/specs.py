@@ -9,6 +9,7 @@ from .errors import ConfigError
 from .sampling import Bound
 
 KV_DTYPES = ("auto", "bf16", "fp8", "int8")
+WEIGHT_DTYPES = ("auto", "int8")
 MOST_PAGE_SIZE = 1024
 COUNTS = {
     "max_sequences": Bound(1, 1 << 14),
@@ -28,11 +29,12 @@ class EngineSpec(msgspec.Struct, frozen=True, kw_only=True):
     host's; with 0 of them there are none. `host_pages` pages of KV that give way on the device are kept in host memory;
     -1 is none on CPU, and on CUDA what memory allows (worker/tiers/sizes.py). With a directory `kv_disk` a further
     `disk_pages` are kept in a file there, one a rank. `kv_dtype` is what keys and values are kept as: "auto" is the
-    model's own type; "int8" and "fp8" come with a scale for each token and KV head. While requests run, newcomers leave
-    `watermark_pages` free; -1 is one in a hundred. With `admission_forecast` they also wait when pages would probably
-    not last for the outputs. With `batch_invariant` ("on", "off", "auto": where it costs nothing) tokens and log
-    probabilities of a request are the same bits whoever shares its steps, and however its prompt is cut, cached or
-    preempted.
+    model's own type; "int8" and "fp8" come with a scale for each token and KV head. `weight_dtype` "int8" keeps the
+    weights of products in 8 bits, with a scale for each output, on CPU; "auto" is as the checkpoint has them. While
+    requests run, newcomers leave `watermark_pages` free; -1 is one in a hundred. With `admission_forecast` they also
+    wait when pages would probably not last for the outputs. With `batch_invariant` ("on", "off", "auto": where it costs
+    nothing) tokens and log probabilities of a request are the same bits whoever shares its steps, and however its
+    prompt is cut, cached or preempted.
 
     Of the memory that is free once the weights are loaded, `memory_fraction` is for pages; 0 is 0.9 on CUDA, and on CPU
     a tenth, but 1 GiB a rank at most. On CUDA the largest step comes out of it first, and captured decode steps: up to
@@ -52,6 +54,7 @@ class EngineSpec(msgspec.Struct, frozen=True, kw_only=True):
     disk_pages: int = 0
     kv_disk: str = ""
     kv_dtype: str = "auto"
+    weight_dtype: str = "auto"
     watermark_pages: int = -1
     admission_forecast: bool = True
     memory_fraction: float = 0.0
@@ -64,6 +67,10 @@ class EngineSpec(msgspec.Struct, frozen=True, kw_only=True):
         self._check_pages(device)
         if self.kv_dtype not in KV_DTYPES:
             raise ConfigError(f"kv_dtype must be one of {', '.join(KV_DTYPES)}, got {self.kv_dtype!r}")
+        if self.weight_dtype not in WEIGHT_DTYPES:
+            raise ConfigError(f"weight_dtype must be one of {', '.join(WEIGHT_DTYPES)}, got {self.weight_dtype!r}")
+        if self.weight_dtype == "int8" and device != "cpu":
+            raise ConfigError("weight_dtype = int8 is for device cpu: on a GPU, serve a quantized checkpoint")
         if self.batch_invariant not in ("auto", "on", "off"):
             raise ConfigError(f"batch_invariant must be auto, on or off, got {self.batch_invariant!r}")
         if self.token_budget < self.max_sequences:

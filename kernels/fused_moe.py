@@ -57,12 +57,15 @@ class RoundedExperts(NamedTuple):
 AnyExperts = Experts | PackedExperts | BlockExperts | RoundedExperts
 
 
-def pack_experts(gate_up: Tensor, down: Tensor) -> Experts | PackedExperts:
-    """From [experts, 2 * width, hidden] and [experts, hidden, width], as checkpoints have each expert."""
+def pack_experts(gate_up: Tensor, down: Tensor, *, int8: bool = False) -> Experts | PackedExperts:
+    """From [experts, 2 * width, hidden] and [experts, hidden, width], as checkpoints have each expert. `int8` is
+    PackedWeight's, where experts are packed."""
     if takes(gate_up):
         return Experts(gate_up.contiguous(), down.contiguous())
     if native_type(gate_up.device, gate_up.dtype):
-        return PackedExperts(*([PackedWeight(weight.contiguous()) for weight in whole] for whole in (gate_up, down)))
+        return PackedExperts(
+            *([PackedWeight(weight.contiguous(), int8=int8) for weight in whole] for whole in (gate_up, down))
+        )
     return Experts(gate_up.transpose(1, 2).contiguous(), down.transpose(1, 2).contiguous())
 
 

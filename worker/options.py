@@ -8,7 +8,7 @@ from pathlib import Path
 import msgspec
 
 from ..core.errors import ConfigError
-from ..core.specs import KV_DTYPES, EngineSpec, GroupSpec, engine_defaults
+from ..core.specs import KV_DTYPES, WEIGHT_DTYPES, EngineSpec, GroupSpec, engine_defaults
 
 DEMO = Path(__file__).parent.parent / "demo" / "headway-demo"
 
@@ -97,5 +97,6 @@ def _add_kv(parser: argparse.ArgumentParser) -> None:
     add("--disk-pages", type=int, help="pages on disk; 0: what it has room for")
     add("--kv-disk", metavar="DIR", help="keep pages in a file there, too")
     add("--kv-dtype", choices=KV_DTYPES, help="what KV is kept as")
+    add("--weight-dtype", choices=WEIGHT_DTYPES, help="what the weights of products are kept as, on CPU")
     add("--memory-fraction", type=float, help="of the memory free once weights are loaded, for pages; 0: chosen")
     add("--graph-mib", type=int, help="device memory for captured steps; 0: capture none")

@@ -48,6 +48,7 @@ def up(
     kv_disk: given.KvDisk = None,
     disk_pages: given.DiskPages = None,
     kv_dtype: given.KvDtype = None,
+    weight_dtype: given.WeightDtype = None,
     graph_mib: given.GraphMib = None,
     symmetric_memory: given.SymmetricMemory = False,
     step_timeout: given.StepTimeout = None,

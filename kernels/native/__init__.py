@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 log = logging.getLogger(__name__)
 
-INTERFACE = 2  # as in module.c: one more whenever what a function takes, or what it means, changes
+INTERFACE = 3  # as in module.c: one more whenever what a function takes, or what it means, changes
 
 if TYPE_CHECKING:
     from . import _native as native

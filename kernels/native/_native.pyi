@@ -82,7 +82,8 @@ def pack(kind: int, weight: int, packed: int, outputs: int, inputs: int, /) -> N
 def multiply(
     kind: int,
     x: int,
-    packed: int,
+    packed: int,  # whole numbers of 8 bits, in the same order, where there are scales
+    scales: int,  # 0 for none
     bias: int,  # 0 for none
     out: int,  # of `kind`, or float32 where it is `wide`
     rows: int,
@@ -95,8 +96,8 @@ def multiply(
 class Program:
     """What `program` returns: a capsule."""
 
-Matrix = tuple[int, int, int, int]
-"""Packed weight, bias (0 for none), inputs, outputs."""
+Matrix = tuple[int, int, int, int, int]
+"""Packed weight, scales and bias (0 for none), inputs, outputs."""
 
 def program(
     kind: int,

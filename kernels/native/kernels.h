@@ -36,13 +36,14 @@ typedef struct {
     size_t tokens, turns, places, heads, kv_heads, head_dim, dims; /* turns: of the tables; places: the cache's slots */
 } Rope;
 
-/* out = x @ weight^T + bias. Each row of `out` has the same bits whatever the other rows are, and however many. */
+/* out = x @ weight^T * scales + bias. Each row of `out` has the same bits whatever the other rows are, and however many. */
 typedef struct {
-    const void *x;      /* [rows, inputs] */
-    const void *weight; /* of `pack`, aligned to 64 bytes */
-    const float *bias;  /* [outputs], NULL for none */
-    void *out;          /* [rows, outputs], of x's type, or float32 where it is `wide` */
-    size_t rows, inputs, outputs;
+    const void *x;       /* [rows, inputs] */
+    const void *weight;  /* of `pack`, aligned to 64 bytes */
+    const float *scales; /* [outputs], NULL for none */
+    const float *bias;   /* [outputs], NULL for none */
+    void *out;           /* [rows, outputs], `pitch` elements apart, of x's type, or float32 where it is `wide` */
+    size_t rows, inputs, outputs, pitch;
     int wide;
 } Product;
 
@@ -54,6 +55,8 @@ typedef struct {
     void (*swiglu)(const void *gate_up, void *out, size_t rows, size_t width);
     void (*rope_kv_write)(const Rope *);
     void (*multiply)(const Product *);
+    void (*multiply_8bit)(const Product *); /* the same with weights that are widened on their way, NULL for none */
+    void (*widen_weights)(const int8_t *, void *out, size_t count); /* whole numbers, to the type */
     void (*sum_parts)(const void *const *parts, size_t ranks, void *out, size_t count); /* in the order of ranks */
 } Kernels;
 
@@ -73,5 +76,11 @@ const Kernels *kernels_of(Type type);
 #define TILE_INPUTS 32 /* up to a multiple of which bfloat16 is padded */
 size_t packed_elements(Type type, size_t outputs, size_t inputs);
 void pack(Type type, const void *weight, void *packed, size_t outputs, size_t inputs);
+
+/* `multiply` where `weight` holds whole numbers of 8 bits, in the order of `pack`. For many rows they are widened a few
+ * blocks at a time, in `room` (of `whole_room` bytes, aligned to 64), where they stay in the caches until all rows have met
+ * them. Either way a row gets the same bits. */
+void multiply_whole(Type type, const Product *, void *room);
+size_t whole_room(Type type, size_t inputs);
 
 #endif

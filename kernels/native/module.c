@@ -10,7 +10,7 @@
 #include "kernels.h"
 #include "program.h"
 
-#define INTERFACE 2 /* as in __init__.py: one more whenever what a function takes, or what it means, changes */
+#define INTERFACE 3 /* as in __init__.py: one more whenever what a function takes, or what it means, changes */
 
 static PyObject *instruction_sets(PyObject *self, PyObject *args) {
     PyObject *names = PyList_New(0);
@@ -207,17 +207,22 @@ static PyObject *pack_weight(PyObject *self, PyObject *args) {
 static PyObject *multiply(PyObject *self, PyObject *args) {
     Product p;
     Type type;
-    unsigned long long x, weight, bias, out;
-    if (!PyArg_ParseTuple(args, "O&KKKKnnnp:multiply", to_type, &type, &x, &weight, &bias, &out, &p.rows, &p.inputs,
-                          &p.outputs, &p.wide))
+    unsigned long long x, weight, scales, bias, out;
+    if (!PyArg_ParseTuple(args, "O&KKKKKnnnp:multiply", to_type, &type, &x, &weight, &scales, &bias, &out, &p.rows,
+                          &p.inputs, &p.outputs, &p.wide))
         return NULL;
     p.x = (const void *)x;
     p.weight = (const void *)weight;
+    p.scales = (const float *)scales;
+    p.pitch = p.outputs;
     p.bias = (const float *)bias;
     p.out = (void *)out;
     const Kernels *chosen = kernels_of(type);
+    char *room = p.scales == NULL ? NULL : scratch(whole_room(type, p.inputs));
+    if (p.scales != NULL && room == NULL) return PyErr_NoMemory();
     PyThreadState *state = unlock(p.inputs * p.outputs / 4);
-    chosen->multiply(&p);
+    if (room == NULL) chosen->multiply(&p);
+    else multiply_whole(type, &p, room);
     lock(state);
     Py_RETURN_NONE;
 }

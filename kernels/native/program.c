@@ -19,6 +19,7 @@ typedef struct {
     void *query;      /* [tokens, heads * head_dim] */
     void *attended;   /* the same, or [tokens, width] */
     void *local;      /* logits of this rank's part of the vocabulary */
+    void *widened;    /* weights of 8 bits, a few blocks of them */
     float *scratch;   /* of attention */
     size_t *offsets;
     size_t lost;
@@ -52,6 +53,7 @@ static size_t lay_out(Run *run, char *memory) {
     run->query = part(memory, &at, tokens * larger(queries, p->hidden) * bytes);
     run->attended = part(memory, &at, tokens * larger(queries, p->width) * bytes);
     run->local = part(memory, &at, run->step->sampled * p->head.outputs * sizeof(float));
+    run->widened = part(memory, &at, p->widest ? whole_room(p->type, p->widest) : 0);
     run->scratch = part(memory, &at, context * BLOCK_LANES * sizeof(float));
     run->offsets = part(memory, &at, context * sizeof(size_t));
     return at;
@@ -80,9 +82,17 @@ static int sum(Run *run, void *x, size_t count) {
     return lost == ALL_CAME;
 }
 
+static void multiply_rows(const Run *run, const Matrix *m, const void *x, void *out, size_t rows, int wide) {
+    const Product product = {
+        .x = x, .weight = m->weight, .scales = m->scales, .bias = m->bias, .out = out, .rows = rows,
+        .inputs = m->inputs, .outputs = m->outputs, .pitch = m->outputs, .wide = wide,
+    };
+    if (m->scales == NULL) run->kernels->multiply(&product);
+    else multiply_whole(run->program->type, &product, run->widened);
+}
+
 static void multiply(const Run *run, const Matrix *m, const void *x, void *out) {
-    const Product product = {x, m->weight, m->bias, out, run->tokens, m->inputs, m->outputs, 0};
-    run->kernels->multiply(&product);
+    multiply_rows(run, m, x, out, run->tokens, 0);
 }
 
 /* Rows `which` of [.., bytes] one after the other. */
@@ -161,8 +171,7 @@ static int finish(Run *run) {
     if (s->sampled == 0) return 1;
     const size_t row = p->head.outputs * sizeof(float);
     void *out = p->exchange == NULL ? (void *)s->logits : run->local;
-    const Product product = {s->hidden, p->head.weight, p->head.bias, out, s->sampled, p->hidden, p->head.outputs, 1};
-    run->kernels->multiply(&product);
+    multiply_rows(run, &p->head, s->hidden, out, s->sampled, 1);
     if (p->exchange == NULL) return 1;
     const int lost = exchange_gather(p->exchange, run->local, s->logits, s->sampled, row);
     run->lost = (size_t)lost;

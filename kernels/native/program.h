@@ -9,8 +9,9 @@
 #include "kernels.h"
 
 typedef struct {
-    const void *weight; /* of `pack` */
-    const float *bias;  /* [outputs], NULL for none */
+    const void *weight;  /* of `pack`, or of 8 bits where there are scales */
+    const float *scales; /* [outputs], NULL for none */
+    const float *bias;   /* [outputs], NULL for none */
     size_t inputs, outputs;
 } Matrix;
 
@@ -40,6 +41,7 @@ typedef struct {
     const float *final_norm;
     float final_eps;
     Matrix head;
+    size_t widest; /* inputs of any matrix of 8 bits */
     /* Memory that grows with the longest step so far. */
     char *memory, *inputs;
     size_t room, input_room;

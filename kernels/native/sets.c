@@ -51,7 +51,10 @@
 #define TYPED(name) NAME(name)
 #define ROWS_AT_ONCE 8
 #define ADVANCE(total, x, w) ((vec)_mm512_dpbf16_ps((__m512)(total), (__m512bh)(x), (__m512bh)(w)))
+#define NARROW_BOTH(low, high) ((ivec)_mm512_cvtne2ps_pbh((__m512)(high), (__m512)(low)))
+#define widen_words_avx512_bf16 widen_words_bfloat16_avx512_bf16
 #include "vectors.inc"
+#include "widen.inc"
 #include "matmul_finish.inc"
 #include "matmul.inc"
 #include "softmax.inc"
@@ -69,7 +72,8 @@
 #endif
 
 #define TABLE(set, type) {attend_##type##_##set, add_rms_norm_##type##_##set, swiglu_##type##_##set, \
-                          rope_kv_write_##type##_##set, multiply_##type##_##set, sum_parts_##type##_##set}
+                          rope_kv_write_##type##_##set, multiply_##type##_##set, multiply_8bit_##type##_##set, widen_weights_##type##_##set, \
+                          sum_parts_##type##_##set}
 #define TABLES(set) {TABLE(set, float32), TABLE(set, bfloat16)}
 
 typedef struct {
@@ -96,11 +100,15 @@ static void find_matrix_units(const Set *base) {
         sets[set_count] = *base;
         sets[set_count].name = "amx_bf16";
         sets[set_count].kernels[BFLOAT16].attend = attend_amx;
+        sets[set_count].kernels[BFLOAT16].multiply_8bit = NULL; /* tiles sum in another order */
+        sets[set_count].kernels[BFLOAT16].widen_weights = widen_weights_bfloat16_avx512_bf16;
         sets[set_count++].kernels[BFLOAT16].multiply = multiply_amx;
     }
     sets[set_count] = *base;
     sets[set_count].name = "avx512_bf16";
     sets[set_count].kernels[BFLOAT16].attend = attend_avx512_bf16;
+    sets[set_count].kernels[BFLOAT16].widen_weights = widen_weights_bfloat16_avx512_bf16;
+    sets[set_count].kernels[BFLOAT16].multiply_8bit = multiply_8bit_avx512_bf16;
     sets[set_count++].kernels[BFLOAT16].multiply = multiply_avx512_bf16;
 }
 #endif

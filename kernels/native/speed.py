@@ -59,7 +59,7 @@ def _fastest(kind: int, rows: int) -> float:
     seconds = []
     for _ in range(REPEATS):
         start = time.perf_counter()
-        native.multiply(kind, x.ctypes.data, weight.ctypes.data, 0, out.ctypes.data, rows, SIZE, SIZE, False)
+        native.multiply(kind, x.ctypes.data, weight.ctypes.data, 0, 0, out.ctypes.data, rows, SIZE, SIZE, False)
         seconds.append(time.perf_counter() - start)
     return min(seconds) * 1e6
 

@@ -18,6 +18,7 @@
 typedef float vec __attribute__((vector_size(4 * LANES)));
 typedef int32_t ivec __attribute__((vector_size(4 * LANES)));
 typedef uint32_t uvec __attribute__((vector_size(4 * LANES)));
+typedef int8_t bvec __attribute__((vector_size(LANES)));
 typedef uint16_t hvec __attribute__((vector_size(2 * LANES)));
 
 #define SHUFFLE(a, b, ...) __builtin_shuffle(a, b, (ivec){__VA_ARGS__})
@@ -31,6 +32,7 @@ typedef uint16_t hvec __attribute__((vector_size(2 * LANES)));
 #define words_of NAME(words_of)
 #define halves_of NAME(halves_of)
 #define widen NAME(widen)
+#define whole NAME(whole)
 #define narrow NAME(narrow)
 #define all NAME(all)
 #define load_part NAME(load_part)

@@ -84,6 +84,7 @@ GIVEN = {
     "--kv-disk": "here",
     "--disk-pages": 12,
     "--kv-dtype": "int8",
+    "--weight-dtype": "int8",
     "--graph-mib": 13,
     "--step-timeout": 14.0,
 }

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from headway.kernels.linear_packed import PackedWeight, linear_packed_reference
+from headway.kernels.linear_packed import PackedWeight, linear_packed_reference, whole_numbers
 from headway.kernels.native import AVAILABLE, native
 
 pytestmark = pytest.mark.skipif(not AVAILABLE, reason="not built, or turned off")
@@ -36,10 +36,37 @@ def test_equals_the_definition(products: str, inputs: int, outputs: int, dtype: 
 
 
 @pytest.mark.parametrize("dtype", TYPES, ids=str)
-@pytest.mark.parametrize(("inputs", "outputs"), [(256, 96), (70, 40)])
-def test_a_row_has_the_same_bits_in_any_batch(products: str, inputs: int, outputs: int, dtype: torch.dtype) -> None:
+@pytest.mark.parametrize(("inputs", "outputs"), SHAPES)
+def test_weights_of_8_bits(products: str, inputs: int, outputs: int, dtype: torch.dtype) -> None:
+    """The product of the numbers that they stand for, which are at most half a step from the weight."""
     x, weight, bias = draw(inputs, outputs, dtype)
-    packed = PackedWeight(weight)
+    packed, (numbers, scales) = PackedWeight(weight, int8=True), whole_numbers(weight)
+    assert packed.data.dtype == torch.int8 and packed.data.numel() == PackedWeight(weight).data.numel()
+    meant = numbers * scales.unsqueeze(1)
+    assert ((meant - weight.float()).abs() <= 0.501 * scales.unsqueeze(1)).all()
+    for added in (None, bias):
+        found = packed.multiply(x, added, wide=True)
+        expected = linear_packed_reference(x, meant, added)
+        torch.testing.assert_close(found.double(), expected, rtol=0, atol=5e-6 * max(1.0, float(expected.abs().max())))
+        assert torch.equal(packed.multiply(x, added), found.to(dtype))
+
+
+def test_a_row_of_zeros_and_one_that_is_not_a_number_in_8_bits(products: str) -> None:
+    weight = torch.ones(40, 64)
+    weight[3] = 0
+    weight[7, 5] = torch.nan
+    found = PackedWeight(weight, int8=True).multiply(torch.ones(20, 64))
+    assert (found[:, 3] == 0).all() and found[:, 7].isnan().all() and (found[:, 8:] == 64).all()
+
+
+@pytest.mark.parametrize("int8", [False, True])
+@pytest.mark.parametrize("dtype", TYPES, ids=str)
+@pytest.mark.parametrize(("inputs", "outputs"), [(256, 96), (70, 40)])
+def test_a_row_has_the_same_bits_in_any_batch(
+    products: str, inputs: int, outputs: int, dtype: torch.dtype, int8: bool
+) -> None:
+    x, weight, bias = draw(inputs, outputs, dtype)
+    packed = PackedWeight(weight, int8=int8)
     together = packed.multiply(x, bias, wide=True)
     for rows in range(1, 201):
         first = (rows * 37) % (201 - rows)

@@ -10,6 +10,7 @@ import torch
 from ...core.errors import ConfigError
 from ...core.sampling import BOUNDS, SamplingParams
 from ...core.specs import GroupSpec
+from ...kernels.native.tensors import native_type
 from ..model.config import ModelConfig
 from ..model.fields import Fields, read_json
 from ..model.registry import read_config
@@ -44,7 +45,9 @@ def read_model_info(path: Path, spec: GroupSpec, place: Topology | None = None) 
     eos, defaults = _generation(path, config)
     served = config.served(_max_context(config, spec))
     name = str(dtype).removeprefix("torch.")
-    variant = "/".join(filter(None, (served.variant(), name, kv_variant(engine.kv_dtype, dtype))))
+    variant = "/".join(
+        filter(None, (served.variant(), name, kv_variant(engine.kv_dtype, dtype), _weights(spec, config, dtype)))
+    )
     return ModelInfo(
         revision=model_revision(path, variant, spec.load_format),
         architecture=config.architecture,
@@ -59,6 +62,17 @@ def read_model_info(path: Path, spec: GroupSpec, place: Topology | None = None) 
         device=spec.device,
         batch_invariant=is_batch_invariant(spec, config, dtype),
     )
+
+
+def _weights(spec: GroupSpec, config: ModelConfig, dtype: torch.dtype) -> str:
+    """What the revision says of weights that are not kept as they are stored; empty for those that are."""
+    if spec.engine.weight_dtype == "auto":
+        return ""
+    if config.quantization is not None:
+        raise ConfigError("weight_dtype = int8 is for plain weights, and those of this checkpoint are quantized")
+    if not native_type(torch.device(spec.device), dtype):
+        raise ConfigError(f"weight_dtype = int8 needs the operations in C, which do not run here with {dtype}")
+    return f"weights {spec.engine.weight_dtype}"
 
 
 def _max_context(config: ModelConfig, spec: GroupSpec) -> int:

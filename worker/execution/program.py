@@ -195,9 +195,10 @@ def _norm(norm: Norm) -> tuple[int, float]:
     return norm.weight.data_ptr(), norm.eps
 
 
-def _matrix(linear: Linear) -> tuple[int, int, int, int]:
-    assert linear.packed is not None
-    return linear.packed.data.data_ptr(), _address(linear.bias), linear.inputs, linear.outputs
+def _matrix(linear: Linear) -> tuple[int, int, int, int, int]:
+    packed = linear.packed
+    assert packed is not None
+    return packed.data.data_ptr(), _address(packed.scales), _address(linear.bias), linear.inputs, linear.outputs
 
 
 def _address(tensor: Tensor | None) -> int:

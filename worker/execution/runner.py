@@ -18,6 +18,7 @@ from ...kernels.attention_prefill import tile_queries
 from ...kernels.attention_ways import AttentionShape
 from ..adapters.rank import RankAdapters
 from ..model.inputs import LayerCache, StepInputs
+from ..model.linear import Products
 from ..model.registry import load_model, read_config
 from ..parallel.communicator import Communicator
 from ..plan import SAMPLED, StepPlan, StepResult
@@ -70,7 +71,7 @@ class Runner:
         with torch.inference_mode():
             self.model = load_model(
                 path, self.config, comm, self.dtype, self.device, on_progress,
-                load_format=spec.load_format, invariant=self.invariant,
+                load_format=spec.load_format, products=Products(self.invariant, spec.engine.weight_dtype == "int8"),
             )  # fmt: skip
         self.adapters = RankAdapters(
             self.model.sites,

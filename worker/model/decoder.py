@@ -53,7 +53,7 @@ class Decoder(ABC, Generic[Config]):
             self.norm = self.final_norm(weights)
             head = self.embedding if config.tied_embeddings else None
             head = weights.rows("lm_head.weight", vocab, hidden, split.vocab) if head is None else head
-            self.head = Linear(head, wide=True, invariant=weights.invariant)
+            self.head = Linear(head, wide=True, how=weights.products)
         if not place.is_first_stage:
             self.embedding = None
 

@@ -68,13 +68,13 @@ def read_experts(
             rows = Part(first + columns.start, first + columns.stop)
             weights.stacked(STACKED, (count, 2 * width, hidden), 1, rows, half)
         weights.stacked("experts.down_proj", (count, hidden, width), 2, columns, down)
-        return pack_experts(gate_up, down)
+        return pack_experts(gate_up, down, int8=weights.products.int8)
     for index in range(count):
         expert = weights.inside(f"experts.{index}.")
         expert.rows(f"{names.gate}.weight", width, hidden, columns, gate_up[index, :part])
         expert.rows(f"{names.up}.weight", width, hidden, columns, gate_up[index, part:])
         expert.inputs(f"{names.down}.weight", hidden, width, columns, down[index])
-    return pack_experts(gate_up, down)
+    return pack_experts(gate_up, down, int8=weights.products.int8)
 
 
 def _read_blocks(
@@ -105,5 +105,6 @@ def _read_blocks(
 
 
 def read_router(weights: WeightReader, config: ModelConfig, count: int) -> Linear:
-    """The whole router: every rank chooses alike."""
-    return Linear(weights.rows("gate.weight", count, config.hidden_size, Part(0, count)), invariant=weights.invariant)
+    """The whole router: every rank chooses alike. It is small, and its scores are close: it keeps its type."""
+    how = weights.products._replace(int8=False)
+    return Linear(weights.rows("gate.weight", count, config.hidden_size, Part(0, count)), how=how)

@@ -18,6 +18,7 @@ goes another way. That one is computed twice, so that a sequence alone and in a 
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -33,16 +34,27 @@ Adapt = Callable[[Tensor, Tensor], Tensor]
 """Adds what LoRA adapters have to say of input x into the output, and returns it."""
 
 
+class Products(NamedTuple):
+    """How a model's plain products are computed. With `invariant` each row has the same bits whatever the number of
+    rows, as it has in C anyway; with `int8`, which is C's alone, weights are kept in 8 bits each."""
+
+    invariant: bool = False
+    int8: bool = False
+
+
+PLAIN = Products()
+
+
 class Linear:
     """`x @ weight.T + bias`. weight: [outputs, inputs], bias: [outputs]; x: [rows, inputs], rows above zero.
 
     `adapt`, when set, has the last word on each output. `packed` is there where the product is C's: then the weight
     itself is not kept, and the bias is float32. Its outputs are float32 then, not rounded, where they are asked for
-    as `wide`. With `invariant` each row has the same bits whatever the number of rows, as it has in C anyway.
+    as `wide`.
     """
 
     def __init__(
-        self, weight: Tensor, bias: Tensor | None = None, *, wide: bool = False, invariant: bool = False
+        self, weight: Tensor, bias: Tensor | None = None, *, wide: bool = False, how: Products = PLAIN
     ) -> None:
         self.outputs, self.inputs = weight.shape
         self.wide = wide
@@ -51,15 +63,15 @@ class Linear:
         self.packed: PackedWeight | None = None
         self._apply: Callable[[Tensor], Tensor] = self._plain
         if native_type(weight.device, weight.dtype):
-            self.packed = PackedWeight(weight.contiguous())
+            self.packed = PackedWeight(weight.contiguous(), int8=how.int8)
             self.bias = None if bias is None else bias.float().contiguous()
             self._apply = self._in_c
             return
         self._weight = weight
-        if invariant and weight.device.type == "cpu":
+        if how.invariant and weight.device.type == "cpu":
             self._weight = weight.t().contiguous()
             self._apply = self._tiled
-        elif invariant:
+        elif how.invariant:
             self._apply = self._invariant
         elif weight.device.type == "cpu" and weight.dtype == torch.float32:
             if weight.numel() >= PACKED_ELEMENTS and torch._C._has_mkldnn:

@@ -15,6 +15,7 @@ from .checkpoint import Checkpoint
 from .config import NEUTRAL, ModelConfig, architecture_of
 from .decoder import Decoder
 from .fields import Fields, read_json
+from .linear import PLAIN, Products
 from .manifest import check_manifest
 from .quantization import FIELD, Layout
 from .random_weights import RandomWeights
@@ -47,10 +48,10 @@ def load_model(
     on_progress: Callable[[float], None],
     *,
     load_format: str = "auto",
-    invariant: bool = False,
+    products: Products = PLAIN,
 ) -> Decoder[Any]:
     """Loads the slice of `comm.place`, telling the share that is done, 0 to 1. `load_format` is GroupSpec's,
-    `invariant` WeightReader's.
+    `products` WeightReader's.
 
     Raises ConfigError for a checkpoint that does not hold what its configuration promises: the leader looks through
     all headers for that before it reads its first weight.
@@ -62,12 +63,12 @@ def load_model(
                 f"{directory / 'config.json'}: {FIELD} with load_format dummy is not supported: random weights are not "
                 "quantized"
             )
-        model = _load(config, comm, RandomWeights(), dtype, device, on_progress, invariant)
+        model = _load(config, comm, RandomWeights(), dtype, device, on_progress, products)
     else:
         with Checkpoint(directory) as checkpoint:
             if comm.place.rank == 0:
                 check_manifest(checkpoint, record(config, alone("meta"), checkpoint), config)
-            model = _load(config, comm, checkpoint, dtype, device, on_progress, invariant)
+            model = _load(config, comm, checkpoint, dtype, device, on_progress, products)
     on_progress(1.0)
     return model
 
@@ -79,10 +80,10 @@ def _load(
     dtype: torch.dtype,
     device: torch.device,
     on_progress: Callable[[float], None],
-    invariant: bool,
+    products: Products,
 ) -> Decoder[Any]:
     expected = record(config, comm, source).elements
-    return _build(config, comm, Counted(source, expected, on_progress), dtype, device, invariant)
+    return _build(config, comm, Counted(source, expected, on_progress), dtype, device, products)
 
 
 def record(config: ModelConfig, comm: Communicator, source: TensorSource) -> Recorder:
@@ -99,9 +100,9 @@ def _build(
     source: TensorSource,
     dtype: torch.dtype,
     device: torch.device,
-    invariant: bool = False,
+    products: Products = PLAIN,
 ) -> Decoder[Any]:
     first = comm.place.tp_rank == 0
     reader = WeightReader(source, dtype, device, first, quantization=config.quantization)
-    reader.invariant = invariant
+    reader.products = products
     return ARCHITECTURES[config.architecture](config, split_model(config, comm.place), comm, reader)

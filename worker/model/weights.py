@@ -7,7 +7,7 @@ from torch import Tensor
 
 from ...core.errors import ConfigError
 from ..adapters.sites import Projection, Site
-from .linear import Linear
+from .linear import PLAIN, Linear, Products
 from .quantization import Quantization
 from .quantized import Piece, read_quantized
 from .sources import TensorSource
@@ -20,8 +20,7 @@ class WeightReader:
 
     `first` is true on the rank that adds the bias of an output which is summed over ranks. `sites` are all products
     read so far, by this reader and those made from it, for adapters to act on. `quantization` is how those products
-    are stored that are not stored plainly. With `invariant`, plain products give each row the same bits whatever the
-    other rows are.
+    are stored that are not stored plainly, and `products` how plain ones are computed.
     """
 
     def __init__(
@@ -40,13 +39,13 @@ class WeightReader:
         self.prefix = prefix
         self.quantization = quantization
         self.sites: list[Site] = []
-        self.invariant = False
+        self.products: Products = PLAIN
 
     def inside(self, prefix: str) -> WeightReader:
         """A reader for the names below `prefix`."""
         prefix = self.prefix + prefix
         inner = WeightReader(self.source, self.dtype, self.device, self.first, prefix, self.quantization)
-        inner.sites, inner.invariant = self.sites, self.invariant
+        inner.sites, inner.products = self.sites, self.products
         return inner
 
     def holds(self, name: str) -> bool:
@@ -88,7 +87,7 @@ class WeightReader:
         weight = self.empty(sum(sizes), inputs)
         for (name, outputs, part), out in zip(parts, torch.split(weight, sizes), strict=True):
             self.rows(f"{name}.weight", outputs, inputs, part, out)
-        return self._adaptable(Linear(weight, added, invariant=self.invariant), parts, inputs, Part(0, inputs))
+        return self._adaptable(Linear(weight, added, how=self.products), parts, inputs, Part(0, inputs))
 
     def columns(self, name: str, outputs: int, inputs: int, part: Part, bias: bool) -> Linear:
         """A layer of which this rank holds some of the inputs; the ranks' outputs are to be summed."""
@@ -97,7 +96,7 @@ class WeightReader:
         if how is not None:
             linear = read_quantized(self, how, [Piece(name, outputs, inputs, Part(0, outputs), part)], added)
         else:
-            linear = Linear(self.inputs(f"{name}.weight", outputs, inputs, part), added, invariant=self.invariant)
+            linear = Linear(self.inputs(f"{name}.weight", outputs, inputs, part), added, how=self.products)
         return self._adaptable(linear, [(name, outputs, Part(0, outputs))], inputs, part)
 
     def stored(

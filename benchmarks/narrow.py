@@ -1,6 +1,7 @@
-"""What a narrow KV cache costs in accuracy: log probabilities and greedy choices over known text, against exact KV.
+"""What a narrow KV cache, or weights of 8 bits, cost in accuracy: log probabilities and greedy choices over known text,
+against exact ones.
 
-python benchmarks/kv_dtype.py [--model DIR] [--tokens 1024]
+python benchmarks/narrow.py [--model DIR] [--tokens 1024]
 
 The text is the source of modules of Python's standard library, which is what the demo model was trained on. Each place
 is predicted from the places before it as the cache holds them.
@@ -27,7 +28,7 @@ import numpy.typing as npt
 from tokenizers import Tokenizer
 
 from headway.core.sampling import SamplingParams
-from headway.core.specs import KV_DTYPES, EngineSpec, GroupSpec
+from headway.core.specs import KV_DTYPES, WEIGHT_DTYPES, EngineSpec, GroupSpec
 from headway.worker.execution.runner import Runner
 from headway.worker.parallel.communicator import alone
 from headway.worker.plan import RowAdded, RowWork, StepPlan
@@ -42,10 +43,11 @@ def texts(model: Path, tokens: int) -> list[list[int]]:
     return [tokenizer.encode(inspect.getsource(module)).ids[:tokens] for module in TEXTS]
 
 
-def predicted(model: Path, kv_dtype: str, prompts: list[list[int]]) -> tuple[npt.NDArray[np.float32], list[int], int]:
+def predicted(
+    model: Path, engine: EngineSpec, prompts: list[list[int]]
+) -> tuple[npt.NDArray[np.float32], list[int], int]:
     """The log probability of each token after the first, the likeliest at its place, and a page's bytes."""
-    engine = EngineSpec(kv_dtype=kv_dtype)
-    spec = GroupSpec(replica_id="bench", model_name="bench", model_path=str(model), engine=engine)
+    spec = GroupSpec(replica_id="bench", model_name="bench", model_path=str(model), dtype="float32", engine=engine)
     runner = Runner(spec, alone("cpu"), lambda share: None)
     per_row = -(-max(map(len, prompts)) // engine.page_size) + 1
     runner.allocate(per_row)
@@ -69,15 +71,17 @@ def main() -> None:
     parser.add_argument("--tokens", type=int, default=1024, help="of each text")
     options = parser.parse_args()
     prompts = texts(options.model, options.tokens)
-    exact, choices, whole = predicted(options.model, "auto", prompts)
+    exact, choices, whole = predicted(options.model, EngineSpec(), prompts)
     print(f"{len(exact)} places")
-    print("kv dtype  bytes of a page  nats a token  mean |difference|  largest  same greedy choice")
-    for kv_dtype in KV_DTYPES:
-        own, best, size = predicted(options.model, kv_dtype, prompts)
+    print("narrow         bytes of a page  nats a token  mean |difference|  largest  same greedy choice")
+    kinds = {f"kv {name}": EngineSpec(kv_dtype=name) for name in KV_DTYPES}
+    kinds |= {f"weights {name}": EngineSpec(weight_dtype=name) for name in WEIGHT_DTYPES[1:]}
+    for kind, engine in kinds.items():
+        own, best, size = predicted(options.model, engine, prompts)
         apart = np.abs(own - exact)
         same = np.mean(np.array(best) == np.array(choices))
         print(
-            f"{kv_dtype:8}  {size:7} ({size / whole:4.0%})  {-own.mean():12.4f}  {apart.mean():17.4f}"
+            f"{kind:13}  {size:7} ({size / whole:4.0%})  {-own.mean():12.4f}  {apart.mean():17.4f}"
             f"  {apart.max():7.3f}  {same:17.2%}"
         )
 
