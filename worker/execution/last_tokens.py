@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import msgspec
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -27,9 +28,9 @@ class LastTokens:
         """`rows` ([n] int64, all different) got `tokens` ([n] int64, below 0 where there is none)."""
         self.ids.index_copy_(0, rows, tokens.clamp(min=0))
 
-    def note_now(self, rows: Sequence[int], tokens: Sequence[int]) -> None:
+    def note_now(self, rows: npt.NDArray[np.int64], tokens: Sequence[int]) -> None:
         """The same, of tokens that the host has, on CPU."""
-        self.ids.numpy()[list(rows)] = np.maximum(tokens, 0)
+        self.ids.numpy()[rows] = np.maximum(tokens, 0)
 
     def share(self) -> None:
         """Tells every rank of the stage; all of them have to call. Nothing is asked of the device."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import chain
+
 import numpy as np
 import numpy.typing as npt
 
@@ -86,7 +88,7 @@ class Rows:
             for pair in appended:
                 self._append([pair])
             return
-        rows, tokens = np.array(appended, np.int64).T
+        rows, tokens = np.fromiter(chain.from_iterable(appended), np.int64, 2 * len(appended)).reshape(-1, 2).T
         self._expect_all(rows)
         known = self.known[rows]
         if (longest := int(known.max())) == self.tokens.shape[1]:

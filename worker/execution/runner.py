@@ -238,10 +238,11 @@ class Runner:
 
     def _sample(self, sampler: Sampler, logits: Tensor, plan: StepPlan) -> tuple[list[int], RowLogprobs]:
         work = self.rows.work
-        rows, positions = work.row[work.sample].tolist(), work.end[work.sample].tolist()
+        at = work.row[work.sample]
+        rows, positions = at.tolist(), work.end[work.sample].tolist()
         kept = self.scoring.keep(logits, rows)
         tokens = sampler.sample(logits, rows, positions, plan.masks)
-        self.last.note_now(rows, tokens)
+        self.last.note_now(at, tokens)
         return tokens, [] if kept is None else kept.score(rows, tokens)
 
     def close(self) -> None:

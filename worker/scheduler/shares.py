@@ -66,7 +66,7 @@ class Shares:
         self._due.discard(request)
 
     def give(self, request: Request, count: int, new_pages: list[int]) -> None:
-        remaining = request.remaining
+        remaining = 1 if request in self._due else request.remaining
         assert 0 < count <= self.budget and count <= remaining
         self.budget -= count
         self._due.discard(request)
