@@ -24,8 +24,10 @@ def largest_steps(sequences: int, token_budget: int, max_context: int, page_size
 
     Every row's pages are page 0: a cache of one page serves. The last plan frees the rows.
     """
-    first = max(1, min(token_budget - (sequences - 1), max_context - 2))
-    counts = [first] + [1] * (sequences - 1)
+    counts, left = [], token_budget
+    for others in reversed(range(sequences)):  # as much as the budget has, in as few rows as it takes
+        counts.append(max(1, min(left - others, max_context - 2)))
+        left -= counts[-1]
 
     def added(row: int, known: int, computed: int) -> RowAdded:
         pages = [0] * (-(-(known + 1) // page_size))
@@ -35,7 +37,8 @@ def largest_steps(sequences: int, token_budget: int, max_context: int, page_size
     rows = [added(row, count, 0) for row, count in enumerate(counts)]
     yield StepPlan(0, [], rows, [], [RowWork(row, 0, count, True, []) for row, count in enumerate(counts)])
     long = max(1, max_context - 1)
-    work = [RowWork(0, long - 1, 1, True, [])] + [RowWork(row, 1, 1, True, []) for row in range(1, sequences)]
+    work = [RowWork(0, long - 1, 1, True, [])]
+    work += [RowWork(row, counts[row], 1, True, []) for row in range(1, sequences)]
     appended = [(row, 0) for row in range(1, sequences)]
     yield StepPlan(1, [0], [added(0, long, long - 1)], appended, work)
     yield StepPlan(2, list(range(sequences)), [], [], [])
