@@ -162,10 +162,11 @@ def _attention() -> Iterator[Variant]:
 
 
 def _linear() -> Iterator[Variant]:
-    for rows in (16, 64):
+    for rows in (16, 32, 48, 64):  # each block of rows, and the largest with the inputs in parts and in one
         shared = {"rows": "i32", "outputs": "i32"}
         splits = linear_w8a8.input_splits(rows, 4096, 4096)
-        common: dict[str, Any] = {"INPUTS": 4096, "SPLITS": splits, "BIAS": False, "BLOCK_ROWS": rows}
+        common: dict[str, Any] = {"INPUTS": 4096, "SPLITS": splits, "BIAS": False}
+        common["BLOCK_ROWS"] = linear_w8a8.row_block(rows)
         for name, kind in (("int8", "*i8"), ("fp8", "*fp8e4nv")):
             pointers = {
                 "x": kind, "scales": "*fp32", "weight": kind, "weight_scales": "*fp32", "bias": "*bf16",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from array import array
 from collections import deque
+from collections.abc import Iterable
 
 import msgspec
 import pytest
@@ -12,6 +13,7 @@ from fake_ranks import PAGE_SIZE, FakeRanks, next_token, prefix_digest
 from headway.core.blocks import root_key
 from headway.core.errors import ContextTooLong
 from headway.core.sampling import SamplingParams
+from headway.kernels.linear_w8a8 import input_splits, row_block
 from headway.proto.headway.v1.sampling_pb2 import FINISH_REASON_CONTEXT, FINISH_REASON_LENGTH
 from headway.worker.engine.warm_up import warm_up
 from headway.worker.pages import PagePool
@@ -235,6 +237,24 @@ def test_pages_computed_twice_are_offered_behind_those_that_came_first() -> None
     assert engine.pool.cached_pages == 4, "one of each"
 
 
+def test_warming_up_takes_products_of_all_sizes() -> None:
+    """Each in blocks of its own, for which a device compiles a kernel of its own."""
+    engine = Engine(pages=64, max_sequences=8, token_budget=256)
+    plans: list[StepPlan] = []
+    results: deque[StepResult] = deque()
+
+    def send(plan: StepPlan) -> None:
+        plans.append(plan)
+        results.append(engine.ranks.step(plan))
+
+    warm_up(engine.scheduler, send, results.popleft)
+
+    def kinds(sizes: Iterable[int]) -> set[tuple[int, int]]:
+        return {(row_block(size), input_splits(size, 4096, 4096)) for size in sizes}
+
+    assert kinds(plan.total_tokens for plan in plans if plan.work) == kinds(range(1, 257))
+
+
 def test_an_older_request_takes_nothing_from_a_younger_one_of_its_priority() -> None:
     """It let the younger one pass while it waited for a prefix."""
     engine = Engine(pages=5, token_budget=6)
@@ -262,7 +282,7 @@ def test_warming_up_leaves_nothing_behind(pages: int, rows: int, budget: int) ->
     warm_up(engine.scheduler, send, results.popleft)
     counts = {work.count for plan in plans for work in plan.work}
     assert {1, min(budget, pages * PAGE_SIZE - 2)} <= counts
-    assert max(len(plan.work) for plan in plans) == min(rows, 3, pages - 1 or 1)
+    assert max(len(plan.work) for plan in plans) == min(rows, 4, pages - 1 or 1)
     scheduler, pool = engine.scheduler, engine.pool
     assert not scheduler.busy and pool.free_pages == pages and not pool.cached_pages and not pool.events.drain()
     assert scheduler.uncached_tokens == scheduler.cached_tokens == scheduler.preemptions == 0

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Callable
+from itertools import cycle
 
 from ...core.blocks import KEY_BYTES, BlockKey
 from ...core.sampling import SamplingParams
@@ -17,17 +18,20 @@ WAYS = (
     SamplingParams(temperature=1.0, seed=2, top_k=20, top_p=0.9, min_p=0.01, repetition_penalty=1.1),
 )
 NEW_TOKENS = 2
+# Prompts that go together. Tokens of a step decide which kernels run: quantized products come for up to 16, 32 and 64
+# of them, and for more (`row_block` in kernels/linear_w8a8.py).
+TOGETHER = ((1, 2, 3, 4), (17,), (33,))
 
 
 def warm_up(scheduler: Scheduler, send: Callable[[StepPlan], None], receive: Callable[[], StepResult]) -> None:
-    """Prompts and single tokens, greedy, drawn and filtered, alone and together. Leaves an idle scheduler with an
+    """Prompts and single tokens, greedy, drawn and filtered, alone and together, few and many. Leaves an idle scheduler with an
     empty cache, and no event of it. For a scheduler that nobody else uses yet. Raises what `send` and `receive` do."""
     limits = scheduler.limits
     length = min(limits.token_budget, limits.max_context_tokens - NEW_TOKENS)
     if length < 1:
         return
-    for sizes in ((length,), (1, 2, 3)):
-        for number, (size, sampling) in enumerate(zip(sizes, WAYS, strict=False)):
+    for sizes in ((length,), *TOGETHER):
+        for number, (size, sampling) in enumerate(zip(sizes, cycle(WAYS))):
             request = Request(
                 session=0,
                 id=number,
@@ -39,7 +43,7 @@ def warm_up(scheduler: Scheduler, send: Callable[[StepPlan], None], receive: Cal
                 page_size=limits.page_size,
                 cache_bypass=True,
             )
-            if size + NEW_TOKENS <= limits.max_context_tokens and number < limits.max_sequences:
+            if size <= length and number < limits.max_sequences:
                 scheduler.submit(request)
         while scheduler.busy:
             while scheduler.may_plan:

@@ -12,10 +12,12 @@ from ...core.sampling import SamplingParams
 from ...kernels.sample import Draws
 
 MINIMUM_ROWS = 16
+ALIGNED = 4  # numbers of four bytes: what pointers to a row of a HostDraws are multiples of, whatever the rows are
 
 
 class HostDraws(NamedTuple):
-    """What `draws_of` needs on the device. floats: [3, rows] float32; integers: [3, rows] int64; top_k: [rows] int32.
+    """What `draws_of` needs on the device. floats: [3, rows or a few more] float32, so many that each begins where a
+    wide load may, or kernels would be compiled anew for odd numbers of rows; integers: alike, int64; top_k: [rows] int32.
     `filtered` says whether any row has a min-p, top-k or top-p."""
 
     floats: npt.NDArray[np.float32]
@@ -26,6 +28,7 @@ class HostDraws(NamedTuple):
 
 def draws_of(floats: Tensor, integers: Tensor, top_k: Tensor) -> Draws:
     """The arrays of a HostDraws, moved to the device."""
+    floats, integers = floats[:, : len(top_k)], integers[:, : len(top_k)]
     return Draws(floats[0], top_k, floats[1], floats[2], integers[0], integers[2], integers[1])
 
 
@@ -50,8 +53,11 @@ class DrawTable:
 
     def take(self, rows: list[int], positions: list[int]) -> HostDraws:
         """Of these rows, whose tokens will stand at `positions`."""
-        # Indexing gives the columns in an order of its own; the kernels take each row as it lies in memory.
-        floats, top_k = np.ascontiguousarray(self._floats[:, rows]), self._top_k[rows]
-        integers = np.ascontiguousarray(np.concatenate((self._integers[:, rows], np.array([positions], np.int64))))
-        filtered = bool((top_k > 0).any() or (floats[1] < 1.0).any() or (floats[2] > 0.0).any())
+        top_k = self._top_k[rows]
+        width = -(-len(rows) // ALIGNED) * ALIGNED
+        floats, integers = np.zeros((3, width), np.float32), np.zeros((3, width), np.int64)
+        floats[:, : len(rows)] = self._floats[:, rows]
+        integers[:2, : len(rows)] = self._integers[:, rows]
+        integers[2, : len(rows)] = positions
+        filtered = bool((top_k > 0).any() or (floats[1, : len(rows)] < 1.0).any() or (floats[2] > 0.0).any())
         return HostDraws(floats, integers, top_k, filtered)
