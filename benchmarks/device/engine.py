@@ -28,6 +28,7 @@ from ...worker.parallel.communicator import alone
 from ...worker.plan import StepPlan, StepResult
 from ...worker.scheduler import Limits, Request, Scheduler
 from .ceilings import Ceilings
+from .work import Work
 from .workloads import Ask
 
 
@@ -82,7 +83,7 @@ class Bench:
         )  # fmt: skip
         self._pool = PagePool(self._limits.total_pages, info.page_size)
         self._root = root_key(info.revision)
-        self._weights = _weights(config)
+        self._work = Work(config)
         self._token_bytes = info.kv_bytes_per_page / info.page_size
         self._out: deque[tuple[StepPlan, Launched, float]] = deque()
         self._all, self._decode, self._last = Tally(), Tally(), 0.0
@@ -140,8 +141,8 @@ class Bench:
         now = time.perf_counter()
         if plan.work:
             context = sum(item.computed + item.count for item in plan.work)
-            size = self._weights * 2 + context * self._token_bytes
-            floor = self._ceilings.floor(size, 2 * self._weights * plan.total_tokens)
+            size = self._work.weights * 2 + context * self._token_bytes
+            floor = self._ceilings.floor(size, self._work.operations(plan.work))
             decodes = all(item.count == 1 for item in plan.work)
             for tally in (self._all, self._decode) if decodes else (self._all,):
                 tally.steps += 1
@@ -152,11 +153,3 @@ class Bench:
                 tally.model += result.model_seconds
         self._last = now
         return result
-
-
-def _weights(config: dict[str, Any]) -> float:
-    """Weights that a step reads: all but the embedding, of which it reads a few rows."""
-    hidden, dim = config["hidden_size"], config["head_dim"]
-    heads = 2 * config["num_attention_heads"] + 2 * config["num_key_value_heads"]
-    layer = hidden * (heads * dim + 3 * config["intermediate_size"])
-    return float(config["num_hidden_layers"] * layer + config["vocab_size"] * hidden)
