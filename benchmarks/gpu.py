@@ -27,7 +27,9 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 LAST_UNIT_S = 40.0  # before the end, after which nothing is begun
-TESTS_S = 150.0
+TESTS_S = 90.0
+HUNG_S = 20.0  # beyond their time, after which tests are killed
+LAST_LINES = 12
 PARTS = ("tests", "ceilings", "kernels", "engine")
 PAGE = ROOT / "docs" / "performance.md"
 BEGIN, END = "<!-- benchmarks/gpu.py writes from here -->", "<!-- to here -->"
@@ -47,30 +49,38 @@ def tell(text: str) -> None:
 
 
 def run_tests() -> str:
-    """The CUDA tests' last lines: of each kernel beside its reference, then of whole models."""
+    """What the CUDA tests say: of each kernel beside its reference, then of whole models."""
     end = time.monotonic() + TESTS_S
-    kernels = _pytest(ROOT / "tests" / "kernels" / "interpreted", TESTS_S / 2, HEADWAY_KERNEL_TESTS="cuda")
-    return kernels + "\n" + _pytest(ROOT / "tests" / "model", end - time.monotonic())
+    kernels = _pytest(ROOT / "tests" / "kernels" / "interpreted", end - TESTS_S / 2, HEADWAY_KERNEL_TESTS="cuda")
+    return kernels + "\n" + _pytest(ROOT / "tests" / "model", end)
 
 
-def _pytest(folder: Path, limit: float, **environment: str) -> str:
+def _pytest(folder: Path, until: float, **environment: str) -> str:
+    """Failures, and the last lines. Tests that would begin after `until`, by the monotonic clock, are skipped
+    (tests/conftest.py); those that hang are killed, and what was said before is told all the same."""
     inherited = [path for path in sys.path if Path(path, "headway").exists()]
+    environment |= {"HEADWAY_TESTS_UNTIL": str(until), "PYTHONUNBUFFERED": "1"}
     with tempfile.TemporaryFile("w+") as said:
         running = subprocess.Popen(
-            [sys.executable, "-m", "pytest", "-q", "-m", "gpu", "--continue-on-collection-errors", "--tb=line",
+            [sys.executable, "-m", "pytest", "-v", "-m", "gpu", "--continue-on-collection-errors", "--tb=line",
              "-p", "no:cacheprovider", "-o", f"pythonpath=tests {' '.join(inherited)}", str(folder)],
             cwd=ROOT, env=os.environ | environment, stdout=said, stderr=subprocess.STDOUT, start_new_session=True,
         )  # fmt: skip
         try:
-            ended = f"exit code {running.wait(timeout=limit)}"
+            ended = f"exit code {running.wait(timeout=max(until - time.monotonic(), 0.0) + HUNG_S)}"
         except BaseException as error:
             os.killpg(running.pid, signal.SIGKILL)
             if not isinstance(error, subprocess.TimeoutExpired):
                 raise
-            ended = f"ended after {limit:.0f} s"
+            ended = "killed in the middle of a test"
         said.seek(0)
-        last = said.read().splitlines()[-12:]
-    return "\n".join([f"{folder.relative_to(ROOT)}: {ended}", *(line[:200] for line in last)])
+        lines = said.read().splitlines()
+    return "\n".join([f"{folder.relative_to(ROOT)}: {ended}", *(line[:200] for line in _worth_telling(lines))])
+
+
+def _worth_telling(lines: Sequence[str]) -> list[str]:
+    failed = [line for line in lines[:-LAST_LINES] if " FAILED" in line or " ERROR" in line]
+    return [*failed[:LAST_LINES], *lines[-LAST_LINES:]]
 
 
 def put_into(page: str, tables: str) -> str:

@@ -18,7 +18,7 @@ FAMILIES = (
     "decode attention", "prefill attention", "linear", "experts", "adapters", "elementwise", "sampling", "pages",
 )  # fmt: skip
 TABLES_OF_MODELS = ("served", "decoded", "where")
-UNIT_S = 150.0  # after which a unit counts as hung
+ROW_S = 150.0  # after which a unit without another row counts as hung
 POLL_S = 0.1
 
 
@@ -85,7 +85,7 @@ class _Watch:
                 while running.poll() is None:
                     self._take()
                     now = time.monotonic()
-                    if now > end or now > self._since + UNIT_S:
+                    if now > end or now > self._since + ROW_S:
                         running.kill()
                         running.wait()
                         self._take()
@@ -107,8 +107,9 @@ class _Watch:
                 self._note(*json.loads(line))
 
     def _note(self, kind: str, *rest: Any) -> None:
+        self._since = time.monotonic()
         if kind == "begin":
-            self.current, self._since = rest[0], time.monotonic()
+            self.current = rest[0]
             self._tell(rest[0])
         elif kind == "end":
             self.done.append(rest[0])

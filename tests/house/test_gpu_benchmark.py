@@ -56,6 +56,39 @@ def test_what_is_missing_is_named_and_takes_nothing_else_along(tmp_path: Path) -
     assert page.count("left out for want of packages: msgspec") == len(TABLES_OF_MODELS)
 
 
+TESTS = """
+import os, time, pytest
+pytestmark = pytest.mark.gpu
+def test_falls():
+    assert False
+def test_stays():
+    time.sleep(max(0, float(os.environ["HEADWAY_TESTS_UNTIL"]) + 0.1 - time.monotonic()))
+@pytest.mark.parametrize("number", range(30))
+def test_late(number): ...
+def test_hangs():
+    time.sleep(60)
+"""
+
+
+def test_tests_tell_what_they_found_when_their_time_is_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of what fails, what hangs, and what is not begun any more."""
+    folder = tmp_path / "tests"
+    folder.mkdir()
+    (folder / "conftest.py").write_text((ROOT / "tests" / "conftest.py").read_text())
+    (folder / "test_it.py").write_text(TESTS)
+    script = runpy.run_path(str(ROOT / "benchmarks" / "gpu.py"))
+    run, its = script["_pytest"], script["_pytest"].__globals__
+    monkeypatch.setitem(its, "ROOT", tmp_path)
+    said = run(folder, time.monotonic() + 8)
+    assert said.startswith("tests: exit code 1") and "test_falls FAILED" in said, said
+    assert "1 failed, 1 passed, 31 skipped" in said, said
+    monkeypatch.setitem(its, "HUNG_S", 8.0)
+    (folder / "conftest.py").unlink()
+    said = run(folder, time.monotonic())
+    assert said.startswith("tests: killed in the middle of a test") and "test_falls FAILED" in said, said
+    assert "test_hangs" in said.splitlines()[-1], "the one that hung"
+
+
 SCRIPT = """
 import json, os, signal, sys, time
 log, *units = sys.argv[1:]
@@ -67,6 +100,9 @@ for unit in units:
         continue
     say("begin", unit)
     say("row", unit.split("/")[0], [unit, "a figure"])
+    for _ in range(5 if "slow" in unit else 0):
+        time.sleep(0.4)
+        say("row", unit.split("/")[0], [unit, "one more"])
     if "dies" in unit:
         os.kill(os.getpid(), signal.SIGSEGV)
     if "hangs" in unit:
@@ -78,9 +114,9 @@ for unit in units:
 
 
 def test_a_unit_that_dies_or_hangs_takes_no_other_along(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(processes, "UNIT_S", 1.0)
+    monkeypatch.setattr(processes, "ROW_S", 1.0)
     found, begun = Found(), []
-    units = ["kernels/one", "kernels/dies", "kernels/breaks", "served/hangs", "decoded/last"]
+    units = ["kernels/one", "kernels/dies", "kernels/breaks", "served/hangs", "served/slow", "decoded/last"]
 
     def command(left: Sequence[str], log: Path, ceilings: Sequence[float]) -> list[str]:
         return [sys.executable, "-c", SCRIPT, str(log), *([] if ceilings else ["ceilings"]), *left]
@@ -90,6 +126,7 @@ def test_a_unit_that_dies_or_hangs_takes_no_other_along(monkeypatch: pytest.Monk
     assert [row.cells for row in found.rows if row.cells[1] == "a figure"] == [[unit, "a figure"] for unit in units]
     assert ["dies", f"its process died of signal {signal.SIGSEGV.value}"] in [row.cells for row in found.rows]
     assert Row("served", ["hangs", "ended: it took too long"]) in found.rows
+    assert [row.cells[1] for row in found.rows].count("one more") == 5, "a unit is hung when no row comes"
     page = markdown(["a head", ""], found.rows)
     assert page.startswith("a head\n\n| kernel |") and "| decoded/last | a figure | | | | | |" in page.replace(
         "  ", " "
