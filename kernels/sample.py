@@ -44,13 +44,14 @@ class Draws(NamedTuple):
     sequence: Tensor
 
 
-def sample(logits: Tensor, draws: Draws, *, filtered: bool) -> Tensor:
+def sample(logits: Tensor, draws: Draws, *, filtered: bool, best: Tensor | None = None) -> Tensor:
     """One token id for each row, [rows] int64. logits: [rows, vocabulary] float32, contiguous, unchanged.
 
-    `filtered` says whether any row has a min-p, top-k or top-p: without one the search is not even started.
+    `filtered` says whether any row has a min-p, top-k or top-p: without one the search is not even started. `best`:
+    each row's highest logit, [rows] float32, where it is known already.
     """
     if takes(logits):
-        return _launch(logits, draws, filtered)
+        return _launch(logits, draws, filtered, logits.amax(-1) if best is None else best)
     return sample_reference(logits, draws)
 
 
@@ -81,25 +82,25 @@ def gumbel(draws: Draws, vocab_size: int) -> Tensor:
     return -torch.log(-torch.log1p(-uniform))
 
 
-def _launch(logits: Tensor, draws: Draws, filtered: bool) -> Tensor:
-    expect_contiguous(logits=logits, **draws._asdict())
+def _launch(logits: Tensor, draws: Draws, filtered: bool, best: Tensor) -> Tensor:
+    expect_contiguous(logits=logits, best=best, **draws._asdict())
     rows, vocab_size = logits.shape
     device = logits.device
     tokens = torch.empty(rows, dtype=torch.int64, device=device)
     if not rows:
         return tokens
-    best = torch.empty(rows, dtype=torch.float32, device=device)
     floors = torch.empty(rows, dtype=torch.int32, device=device)
-    floor_kernel[(rows,)](
-        logits, draws.temperature, draws.top_k, draws.top_p, draws.min_p, best, floors, vocab_size,
-        FILTERED=filtered, BLOCK=SEARCH_BLOCK, LEAST_TEMPERATURE=LEAST_TEMPERATURE, num_warps=8,
-    )  # fmt: skip
+    if filtered:
+        floor_kernel[(rows,)](
+            logits, draws.temperature, draws.top_k, draws.top_p, draws.min_p, best, floors, vocab_size,
+            BLOCK=SEARCH_BLOCK, LEAST_TEMPERATURE=LEAST_TEMPERATURE, num_warps=8,
+        )  # fmt: skip
     parts = triton.cdiv(vocab_size, BLOCK)
     scores = torch.empty((rows, parts), dtype=torch.float32, device=device)
     places = torch.empty((rows, parts), dtype=torch.int32, device=device)
     draw_kernel[(rows, parts)](
         logits, draws.temperature, draws.seed, draws.position, draws.sequence, best, floors, scores, places,
-        vocab_size, BLOCK=BLOCK, LEAST_TEMPERATURE=LEAST_TEMPERATURE,
+        vocab_size, FILTERED=filtered, BLOCK=BLOCK, LEAST_TEMPERATURE=LEAST_TEMPERATURE,
     )  # fmt: skip
     choose_kernel[(rows,)](scores, places, tokens, parts, BLOCK=power_of_two(parts), num_warps=1)
     return tokens
@@ -116,35 +117,30 @@ def key_of(x: tl.tensor) -> tl.tensor:
 def floor_kernel(
     logits: tl.tensor, temperatures: tl.tensor, top_ks: tl.tensor, top_ps: tl.tensor, min_ps: tl.tensor,
     bests: tl.tensor, floors: tl.tensor, vocab_size: tl.tensor,
-    FILTERED: tl.constexpr, BLOCK: tl.constexpr, LEAST_TEMPERATURE: tl.constexpr,
+    BLOCK: tl.constexpr, LEAST_TEMPERATURE: tl.constexpr,
 ) -> None:  # fmt: skip
-    """One program a row: its highest logit, and the key of the least logit that its filters keep."""
+    """One program a row: the key of the least logit that its filters keep."""
     row = tl.program_id(0).to(tl.int64)
     source = logits + row * vocab_size
-    best = tl.full((), float("-inf"), tl.float32)
-    for start in range(0, vocab_size, BLOCK):
-        at = start + tl.arange(0, BLOCK)
-        best = tl.maximum(best, tl.max(tl.load(source + at, mask=at < vocab_size, other=float("-inf")), 0))
-    tl.store(bests + row, best)
+    best = tl.load(bests + row)
     floor = tl.full((), LEAST_KEY, tl.int64)
-    if FILTERED:
-        temperature = tl.maximum(tl.load(temperatures + row), LEAST_TEMPERATURE)
-        top_k = tl.load(top_ks + row)
-        top_p = tl.load(top_ps + row)
-        min_p = tl.load(min_ps + row)
-        if min_p > 0.0:
-            floor = key_of(best + temperature * tl.log(min_p)).to(tl.int64)
-        top = key_of(best).to(tl.int64)
-        if (top_k > 0) & (top_k < vocab_size):
-            floor = _least_kept(source, vocab_size, floor, top, top_k.to(tl.float32), best, temperature, False, BLOCK)
-        if top_p < 1.0:
-            total = tl.zeros((), tl.float32)
-            for start in range(0, vocab_size, BLOCK):
-                at = start + tl.arange(0, BLOCK)
-                x = tl.load(source + at, mask=at < vocab_size, other=float("-inf"))
-                kept = (key_of(x).to(tl.int64) >= floor) & (at < vocab_size)
-                total += tl.sum(tl.where(kept, tl.exp((x - best) / temperature), 0.0), 0)
-            floor = _least_kept(source, vocab_size, floor, top, top_p * total, best, temperature, True, BLOCK)
+    temperature = tl.maximum(tl.load(temperatures + row), LEAST_TEMPERATURE)
+    top_k = tl.load(top_ks + row)
+    top_p = tl.load(top_ps + row)
+    min_p = tl.load(min_ps + row)
+    if min_p > 0.0:
+        floor = key_of(best + temperature * tl.log(min_p)).to(tl.int64)
+    top = key_of(best).to(tl.int64)
+    if (top_k > 0) & (top_k < vocab_size):
+        floor = _least_kept(source, vocab_size, floor, top, top_k.to(tl.float32), best, temperature, False, BLOCK)
+    if top_p < 1.0:
+        total = tl.zeros((), tl.float32)
+        for start in range(0, vocab_size, BLOCK):
+            at = start + tl.arange(0, BLOCK)
+            x = tl.load(source + at, mask=at < vocab_size, other=float("-inf"))
+            kept = (key_of(x).to(tl.int64) >= floor) & (at < vocab_size)
+            total += tl.sum(tl.where(kept, tl.exp((x - best) / temperature), 0.0), 0)
+        floor = _least_kept(source, vocab_size, floor, top, top_p * total, best, temperature, True, BLOCK)
     tl.store(floors + row, floor.to(tl.int32))
 
 
@@ -181,7 +177,7 @@ def _least_kept(
 def draw_kernel(
     logits: tl.tensor, temperatures: tl.tensor, seeds: tl.tensor, positions: tl.tensor, sequences: tl.tensor,
     bests: tl.tensor, floors: tl.tensor, scores: tl.tensor, places: tl.tensor, vocab_size: tl.tensor,
-    BLOCK: tl.constexpr, LEAST_TEMPERATURE: tl.constexpr,
+    FILTERED: tl.constexpr, BLOCK: tl.constexpr, LEAST_TEMPERATURE: tl.constexpr,
 ) -> None:  # fmt: skip
     """One program for each row and block of the vocabulary: its best score with noise, and where that is."""
     row = tl.program_id(0).to(tl.int64)
@@ -194,9 +190,10 @@ def draw_kernel(
         seed = tl.load(seeds + row)
         words = part * (BLOCK // 4) + tl.arange(0, BLOCK // 4)
         noise = _gumbel(words, seed, tl.load(positions + row), tl.load(sequences + row))
-        kept = key_of(x) >= tl.load(floors + row)
         score = (x - tl.load(bests + row)) / tl.maximum(temperature, LEAST_TEMPERATURE) + noise
-        score = tl.where(kept & (at < vocab_size), score, float("-inf"))
+        score = tl.where(at < vocab_size, score, float("-inf"))
+        if FILTERED:
+            score = tl.where(key_of(x) >= tl.load(floors + row), score, float("-inf"))
     best = tl.max(score, 0)
     here = row * tl.num_programs(1) + part
     tl.store(scores + here, best)

@@ -267,14 +267,15 @@ def _sampling() -> Iterator[Variant]:
     least = {"LEAST_TEMPERATURE": sample.LEAST_TEMPERATURE}
     yield Variant(
         "sample floor", sample.floor_kernel, floats | {"top_ks": "*i32", "floors": "*i32", "vocab_size": "i32"},
-        {"FILTERED": True, "BLOCK": sample.SEARCH_BLOCK, **least}, 8, 3, ("vocab_size",),
+        {"BLOCK": sample.SEARCH_BLOCK, **least}, 8, 3, ("vocab_size",),
     )  # fmt: skip
-    yield Variant(
-        "sample draw", sample.draw_kernel,
-        floats | {"seeds": "*i64", "positions": "*i64", "sequences": "*i64", "floors": "*i32", "scores": "*fp32",
-                  "places": "*i32", "vocab_size": "i32"},
-        {"BLOCK": sample.BLOCK, **least}, 4, 3, ("vocab_size",),
-    )  # fmt: skip
+    for filtered in (False, True):
+        yield Variant(
+            f"sample draw{' filtered' if filtered else ''}", sample.draw_kernel,
+            floats | {"seeds": "*i64", "positions": "*i64", "sequences": "*i64", "floors": "*i32", "scores": "*fp32",
+                      "places": "*i32", "vocab_size": "i32"},
+            {"FILTERED": filtered, "BLOCK": sample.BLOCK, **least}, 4, 3, ("vocab_size",),
+        )  # fmt: skip
     yield Variant(
         "sample choose", sample.choose_kernel,
         {"scores": "*fp32", "places": "*i32", "tokens": "*i64", "parts": "i32"}, {"BLOCK": 64}, 1,

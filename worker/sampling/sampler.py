@@ -128,7 +128,8 @@ class Sampler:
         The host waits for nothing."""
         logits = logits.contiguous()
         self._constrain(logits, rows, masks)
-        return _with_failures(sample(logits, draws, filtered=filtered), logits.amax(-1))
+        best = logits.amax(-1)
+        return _with_failures(sample(logits, draws, filtered=filtered, best=best), best)
 
     def _constrain(self, logits: Tensor, rows: list[int], masks: Sequence[tuple[int, bytes]]) -> None:
         """Masks, rules and penalties, in place."""

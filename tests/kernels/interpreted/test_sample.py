@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from headway.kernels import sample as module
 from headway.kernels.penalties import Penalty, penalize
 from headway.kernels.sample import Draws, gumbel, sample, sample_reference
 
@@ -97,3 +98,16 @@ def test_penalties(vocab: int, repetition: float, frequency: float, presence: fl
 def test_unfiltered_rows_follow_their_noise(vocab: int) -> None:
     how = draws(3, 1.0, 0, 1.0, 0.0, 12345)
     assert torch.equal(sample(torch.zeros(3, vocab), how, filtered=False), gumbel(how, vocab).argmax(-1))
+
+
+def test_without_filters_nothing_is_searched_and_the_highest_logit_is_found_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    torch.manual_seed(4)
+    how, logits = draws(3, 0.8, 0, 1.0, 0.0, 77), torch.randn(3, 3000)
+    wanted = sample_reference(logits, how)
+    monkeypatch.setattr(module, "floor_kernel", None)
+    assert torch.equal(sample(logits, how, filtered=False), wanted)
+    highest = logits.amax(-1)
+    monkeypatch.setattr(Tensor, "amax", None)
+    assert torch.equal(sample(logits, how, filtered=False, best=highest), wanted)
