@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from .attention_decode import precision
-from .launch import expect_contiguous, jit, takes, tl, triton
+from .launch import constant, expect_contiguous, jit, takes, tl, triton
 from .linear_w8a8 import add_parts, input_splits, row_block
 
 PACKED = 128  # inputs of one block
@@ -23,12 +23,16 @@ PLANES = PACKED // PLANE
 BLOCK_OUT = 64
 IN_ORDER = tuple(range(8))  # GPTQ's and compressed-tensors'
 AWQ_ORDER = (0, 2, 4, 6, 1, 3, 5, 7)  # output of each four bits of a word, from the lowest up
+# Bits of 128 in bfloat16, and of 1,024 in float16, from where on neighbours are 1 apart.
+WHOLE_BFLOAT16, BITS_BFLOAT16 = constant(128.0), constant(0x4300)
+WHOLE_FLOAT16, BITS_FLOAT16 = constant(1024.0), constant(0x6400)
 
 
 class PackedWeight(NamedTuple):
     """4-bit weights: weight[o, i] = (nibble - zeros[o, i // group]) * scales[o, i // group].
 
-    words: [outputs, inputs / 8] int32; scales, zeros: [outputs, inputs / group], of one float type.
+    words: [outputs, inputs / 8] int32; scales, zeros: [outputs, inputs / group], of one float type; zeros are whole
+    numbers from 0 to 16, as GPTQ and AWQ have them.
     """
 
     words: Tensor
@@ -85,11 +89,6 @@ def unpacked(weight: PackedWeight) -> Tensor:
     return ((wide - weight.zeros.unsqueeze(-1).float()) * weight.scales.unsqueeze(-1).float()).view(outputs, -1)
 
 
-def stages(inputs: int, group: int) -> int:
-    """Of the software pipeline. With one group the scales are loaded ahead of it, and three stages spill on Ampere."""
-    return 2 if group == inputs else 3
-
-
 def _launch(x: Tensor, weight: PackedWeight, bias: Tensor | None) -> Tensor:
     expect_contiguous(**weight._asdict())
     rows, inputs = x.shape
@@ -102,7 +101,7 @@ def _launch(x: Tensor, weight: PackedWeight, bias: Tensor | None) -> Tensor:
     w4a16_kernel[(triton.cdiv(outputs, BLOCK_OUT), triton.cdiv(rows, block), splits)](
         x, weight.words, weight.scales, weight.zeros, out if bias is None else bias, parts, rows, outputs,
         INPUTS=inputs, GROUP=weight.group, SPLITS=splits, BIAS=bias is not None, BLOCK_ROWS=block,
-        BLOCK_OUT=BLOCK_OUT, PRECISION=precision(x.dtype), num_warps=4, num_stages=stages(inputs, weight.group),
+        BLOCK_OUT=BLOCK_OUT, PRECISION=precision(x.dtype), num_warps=4, num_stages=3,
     )  # fmt: skip
     if splits > 1:
         add_parts(parts, bias, out)
@@ -132,15 +131,27 @@ def w4a16_kernel(
     last = tl.minimum((split + 1) * STEPS, BLOCKS)
     for block in range(split * STEPS, last):
         word = tl.load(word_rows + block * 16 + c[None, :], mask=real_out[:, None], other=0)
-        for plane in tl.static_range(8):
-            first = block * 128 + plane * 16
-            group = first // GROUP
-            scale = tl.load(scales + group_rows + group, mask=real_out, other=0.0)
-            zero = tl.load(zeros + group_rows + group, mask=real_out, other=0.0)
-            nibble = ((word >> (4 * plane)) & 15).to(tl.float32)
-            w = (nibble - zero.to(tl.float32)[:, None]) * scale.to(tl.float32)[:, None]
-            v = tl.load(x_rows + (first + c)[:, None], mask=real_row[None, :], other=0.0)
-            sums = tl.dot(w.to(v.dtype), v, sums, input_precision=PRECISION)
+        if GROUP % 128 == 0:
+            # One group: its scale is multiplied in after the products, which take whole numbers.
+            group = block * 128 // GROUP
+            scale = tl.load(scales + group_rows + group, mask=real_out, other=0.0).to(tl.float32)
+            zero = tl.load(zeros + group_rows + group, mask=real_out, other=0.0).to(tl.float32)
+            found = tl.zeros((BLOCK_OUT, BLOCK_ROWS), tl.float32)
+            for plane in tl.static_range(8):
+                w = _whole((word >> (4 * plane)) & 15, zero, x.dtype.element_ty)
+                v = tl.load(x_rows + (block * 128 + plane * 16 + c)[:, None], mask=real_row[None, :], other=0.0)
+                found = tl.dot(w, v, found, input_precision=PRECISION)
+            sums += found * scale[:, None]
+        else:
+            for plane in tl.static_range(8):
+                first = block * 128 + plane * 16
+                group = first // GROUP
+                scale = tl.load(scales + group_rows + group, mask=real_out, other=0.0)
+                zero = tl.load(zeros + group_rows + group, mask=real_out, other=0.0)
+                nibble = ((word >> (4 * plane)) & 15).to(tl.float32)
+                w = (nibble - zero.to(tl.float32)[:, None]) * scale.to(tl.float32)[:, None]
+                v = tl.load(x_rows + (first + c)[:, None], mask=real_row[None, :], other=0.0)
+                sums = tl.dot(w.to(v.dtype), v, sums, input_precision=PRECISION)
     asked = real_out[:, None] & real_row[None, :]
     if SPLITS == 1:
         if BIAS:
@@ -149,3 +160,17 @@ def w4a16_kernel(
     else:
         into = out + (split * rows + r).to(tl.int64)[None, :] * outputs + o[:, None]
     tl.store(into, sums.to(out.dtype.element_ty), mask=asked)
+
+
+@jit
+def _whole(nibble: tl.tensor, zero: tl.tensor, KIND: tl.constexpr) -> tl.tensor:
+    """`nibble - zero` as KIND. In half types the four bits are put below an exponent at which they count whole numbers:
+    there is no conversion, and the difference is exact."""
+    if KIND == tl.bfloat16:
+        wide = (nibble | BITS_BFLOAT16).to(tl.int16).to(KIND, bitcast=True)
+        return wide - (zero + WHOLE_BFLOAT16).to(KIND)[:, None]
+    elif KIND == tl.float16:
+        wide = (nibble | BITS_FLOAT16).to(tl.int16).to(KIND, bitcast=True)
+        return wide - (zero + WHOLE_FLOAT16).to(KIND)[:, None]
+    else:
+        return (nibble.to(tl.float32) - zero[:, None]).to(KIND)

@@ -191,8 +191,7 @@ def _linear() -> Iterator[Variant]:
             for scales in ("*bf16", "*fp16") if group == 128 else ("*fp16",):
                 kinds = pointers | shared | {"scales": scales, "zeros": scales}
                 name = f"w4a16 {rows} by {group} {scales[1:]}"
-                stages = linear_w4a16.stages(4096, group)
-                yield Variant(name, linear_w4a16.w4a16_kernel, kinds, constants, 4, stages, ("outputs",))
+                yield Variant(name, linear_w4a16.w4a16_kernel, kinds, constants, 4, 3, ("outputs",))
     invariant = linear_invariant
     for name, outputs, apart in (("few", 4096, True), ("many", 4096, False), ("wide", 28672, False)):
         yield Variant(

@@ -9,8 +9,8 @@ PATTERNS = (
     (
         "products",
         re.compile(
-            r"gemm|gemv|cutlass|nvjet|xmma|splitk|w4a16|w8a8|blocked_|grouped_kernel|invariant_kernel|add_parts"
-            r"|quantize_kernel|shrink_kernel|expand_kernel",
+            r"gemm|gemv|cutlass|nvjet|xmma|splitk|w4a16|w8a8|blocks_kernel|grouped_kernel|invariant_kernel|add_parts"
+            r"|quantize_|shrink_kernel|expand_kernel",
             re.IGNORECASE,
         ),
     ),

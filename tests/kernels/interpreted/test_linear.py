@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -55,22 +57,40 @@ def test_rows_are_quantized_one_by_one(kind: torch.dtype) -> None:
 @given(
     st.integers(1, 20),
     st.sampled_from([1, 64, 72]),
-    st.sampled_from([(128, 128), (256, 32), (1024, 64), (1152, 1152)]),
+    st.sampled_from([(128, 128), (256, 32), (1024, 64), (1024, 256), (1152, 1152)]),
+    st.sampled_from([torch.float32, torch.float16]),
     st.booleans(),
     st.integers(0, 2**31),
 )
-def test_w4a16(rows: int, outputs: int, shape: tuple[int, int], biased: bool, seed: int) -> None:
+def test_w4a16(
+    rows: int, outputs: int, shape: tuple[int, int], dtype: torch.dtype, biased: bool, seed: int
+) -> None:
     torch.manual_seed(seed)
     inputs, group = shape
     nibbles = torch.randint(0, 16, (outputs, inputs))
-    scales, zeros = torch.rand(outputs, inputs // group), torch.randint(0, 16, (outputs, inputs // group)).float()
+    scales, zeros = torch.rand(outputs, inputs // group), torch.randint(0, 17, (outputs, inputs // group)).float()
     weight = w4.pack(nibbles, scales, zeros)
     assert (weight.inputs, weight.group) == (inputs, group)
     dense = (nibbles.view(outputs, -1, group) - zeros.unsqueeze(-1)) * scales.unsqueeze(-1)
     torch.testing.assert_close(w4.unpacked(weight), dense.view(outputs, inputs))
-    x, bias = torch.randn(rows, inputs), torch.randn(outputs) if biased else None
-    wanted = torch.nn.functional.linear(x, dense.view(outputs, inputs), bias)
-    torch.testing.assert_close(w4.linear_w4a16(x, weight, bias), wanted, rtol=1e-4, atol=2e-3)
+    x, bias = torch.randn(rows, inputs).to(dtype), torch.randn(outputs) if biased else None
+    wanted = torch.nn.functional.linear(x.float(), dense.view(outputs, inputs), bias)
+    near = {"rtol": 1e-4, "atol": 2e-3} if dtype == torch.float32 else {"rtol": 2e-3, "atol": 0.05 + inputs / 8192}
+    torch.testing.assert_close(w4.linear_w4a16(x, weight, bias), wanted.to(dtype), **near)
+
+
+@pytest.mark.parametrize(
+    ("kind", "bits", "first"),
+    [
+        (torch.bfloat16, w4.BITS_BFLOAT16, w4.WHOLE_BFLOAT16), (torch.float16, w4.BITS_FLOAT16, w4.WHOLE_FLOAT16)
+    ],
+)  # fmt: skip
+def test_four_bits_below_an_exponent_are_whole_numbers(kind: torch.dtype, bits: Any, first: Any) -> None:
+    """What the kernel does in half types, of which the interpreter has only float16: exact for each pair there is."""
+    nibble, zero = torch.arange(16).unsqueeze(1), torch.arange(17).unsqueeze(0)
+    wide = (nibble | bits.value).to(torch.int16).view(kind)
+    found = wide - (zero.float() + first.value).to(kind)
+    assert found.dtype == kind and torch.equal(found.float(), (nibble - zero).float())
 
 
 @pytest.mark.parametrize("kind", [torch.int8, torch.float8_e4m3fn])
