@@ -18,8 +18,9 @@ from .attention_block import attend_block
 from .kv_pages import KvPages
 from .launch import expect_contiguous, half_type, jit, power_of_two, takes, tl
 
-SPLIT = 512  # tokens of context for one program
+SPLIT = 256  # tokens of context for one program
 MOST_PARTS = 64  # programs for one row and KV head: bounds what the merge reads, and the memory between the two kernels
+MERGED = 8  # parts that the merge reads at once
 LEAST_ROWS = 16  # of a matrix product, and least inputs
 
 
@@ -89,7 +90,6 @@ def _launch(
     rows, heads, head_dim = query.shape
     kv_heads = pages.keys.shape[2]
     parts = parts_for(longest)
-    out = torch.empty((rows, heads * head_dim), dtype=query.dtype, device=query.device)
     partial = torch.empty((rows, heads, parts, head_dim), dtype=torch.float32, device=query.device)
     weights = torch.empty((rows, heads, parts), dtype=torch.float32, device=query.device)
     narrow = pages.narrow
@@ -104,16 +104,31 @@ def _launch(
         WINDOW=window > 0, SOFTCAP=softcap > 0, NARROW=narrow, PRECISION=precision(query.dtype),
         num_warps=warps, num_stages=stages,
     )  # fmt: skip
-    merge_kernel[(rows, heads)](partial, weights, out, parts, DIM=head_dim, DIM_BLOCK=dim_block(head_dim), num_warps=1)
+    return merged(partial, weights, query.dtype)
+
+
+def merged(partial: Tensor, weights: Tensor, dtype: torch.dtype) -> Tensor:
+    """[rows, heads, parts, head_dim] and log2 of their weights, [rows, heads, parts], both float32 and contiguous, to
+    [rows, heads * head_dim]. Parts are MOST_PARTS at most."""
+    rows, heads, parts, head_dim = partial.shape
+    out = torch.empty((rows, heads * head_dim), dtype=dtype, device=partial.device)
+    merge_kernel[(rows, heads)](
+        partial, weights, out, parts,
+        DIM=head_dim, DIM_BLOCK=dim_block(head_dim), MOST=MOST_PARTS, AT_ONCE=MERGED, num_warps=1,
+    )  # fmt: skip
     return out
 
 
 def pipeline(head_dim: int, narrow: bool) -> tuple[int, int, int]:
-    """Tokens of context at a time, stages of the software pipeline, and warps: as much as fits the registers. A narrow
-    cache takes some for its scales and conversions."""
-    if narrow:
-        return 32, 3, 4
-    return (64, 3, 8) if head_dim >= 128 else (64, 3, 4)
+    """Tokens of context at a time, stages of the software pipeline, and warps.
+
+    With three stages shared memory has keys and values of two blocks: one is on its way while the other is attended to.
+    Blocks of few tokens leave room for several programs on a multiprocessor; a narrow cache's are of more tokens, for
+    as many bytes on their way. None spills registers with Triton 3.6 or 3.7, on Ampere or Hopper.
+    """
+    if head_dim <= 64:
+        return 64, 3, 4
+    return (64, 3, 8) if narrow and head_dim <= 128 else (32, 3, 4)
 
 
 def dim_block(head_dim: int) -> int:
@@ -162,14 +177,18 @@ def decode_kernel(
     total = tl.zeros((GROUP_BLOCK,), tl.float32)
     sums = tl.zeros((GROUP_BLOCK, DIM_BLOCK), tl.float32)
     begin = tl.maximum(start, first // BLOCK * BLOCK)
-    for block in range(begin, stop, BLOCK):
-        token = block + tl.arange(0, BLOCK)
+    token = begin + tl.arange(0, BLOCK)
+    # A block's pages are read while the block before is attended to: keys and values then wait for no table, and the
+    # software pipeline has its stages for them.
+    page = tl.load(tables + row * table_width + token // PAGE, mask=(token < stop) & (token >= first), other=0)
+    for _ in range(begin, stop, BLOCK):
         seen = (token < stop) & (token >= first)
-        page = tl.load(tables + row * table_width + token // PAGE, mask=seen, other=0).to(tl.int64)
-        place = (page * PAGE + token % PAGE) * KV_HEADS + kv_head
+        place = (page.to(tl.int64) * PAGE + token % PAGE) * KV_HEADS + kv_head
+        token += BLOCK
+        page = tl.load(tables + row * table_width + token // PAGE, mask=token < stop, other=0)
         best, total, sums = attend_block(
             q, keys, values, key_scales, value_scales, place, seen, seen[None, :], at, inside, best, total, sums,
-            scale, softcap, DIM, SOFTCAP, NARROW, PRECISION,
+            scale, softcap, DIM, SOFTCAP, NARROW, PRECISION, True,
         )  # fmt: skip
     tl.store(partial + slot_of_result[:, None] * DIM + at[None, :], sums / total[:, None], mask=asked)
     tl.store(weights + slot_of_result, best + tl.log2(total), mask=real)
@@ -183,25 +202,28 @@ def merge_kernel(
     parts: tl.tensor,
     DIM: tl.constexpr,
     DIM_BLOCK: tl.constexpr,
+    MOST: tl.constexpr,
+    AT_ONCE: tl.constexpr,
 ) -> None:
-    """The parts of one row and head into one result, first to last."""
+    """The parts of one row and head into one result: all weights first, so that no part waits for the one before.
+    Parts that a row does not have add zeros, and take no other part's place in the sum: its bits depend on them not."""
     row = tl.program_id(0).to(tl.int64)
     head = tl.program_id(1)
     result = row * tl.num_programs(1) + head
     at = tl.arange(0, DIM_BLOCK)
     inside = at < DIM
-    best = tl.full((), float("-inf"), tl.float32)
-    total = tl.zeros((), tl.float32)
+    every = tl.arange(0, MOST)
+    logs = tl.load(weights + result * parts + every, mask=every < parts, other=float("-inf"))
+    best = tl.max(logs, 0)
+    best = tl.where(best == float("-inf"), 0.0, best)
+    total = tl.sum(tl.exp2(logs - best), 0)
     sums = tl.zeros((DIM_BLOCK,), tl.float32)
-    for number in range(0, parts):
-        weight = tl.load(weights + result * parts + number)
+    for first in range(0, parts, AT_ONCE):
+        part = first + tl.arange(0, AT_ONCE)
+        weight = tl.exp2(tl.load(weights + result * parts + part, mask=part < parts, other=float("-inf")) - best)
         # What a part without tokens left in `partial` is nothing, and could be NaN.
-        if weight > float("-inf"):
-            higher = tl.maximum(best, weight)
-            shrink, grow = tl.exp2(best - higher), tl.exp2(weight - higher)
-            here = tl.load(partial + (result * parts + number) * DIM + at, mask=inside, other=0.0)
-            sums = sums * shrink + here * grow
-            total = total * shrink + grow
-            best = higher
-    found = tl.where(total > 0.0, sums / tl.where(total > 0.0, total, 1.0), 0.0)
+        asked = (weight != 0.0)[:, None] & inside[None, :]
+        here = tl.load(partial + (result * parts + part)[:, None] * DIM + at[None, :], mask=asked, other=0.0)
+        sums += tl.sum(here * weight[:, None], 0)
+    found = sums / tl.where(total == 0.0, 1.0, total)  # what is not a number stays so, and the sampler tells of it
     tl.store(out + result * DIM + at, found.to(out.dtype.element_ty), mask=inside)

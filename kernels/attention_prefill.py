@@ -15,7 +15,7 @@ from torch import Tensor
 from .attention_block import attend_block
 from .attention_decode import dim_block, gather_context, precision
 from .kv_pages import KvPages
-from .launch import expect_contiguous, jit, power_of_two, takes, tl
+from .launch import expect_contiguous, half_type, jit, power_of_two, roomy, takes, tl
 
 TILE_FIELDS = 4
 
@@ -26,14 +26,25 @@ def tile_queries(heads: int, kv_heads: int, head_dim: int) -> int:
     return max(1, rows // power_of_two(heads // kv_heads))
 
 
-def pipeline(head_dim: int, narrow: bool) -> tuple[int, int, int]:
+def pipeline(head_dim: int, narrow: bool, roomy: bool) -> tuple[int, int, int]:
     """Tokens of context at a time, stages of the software pipeline, and warps: as much as spills no registers with
-    neither Triton 3.6 nor 3.7, on Ampere and Hopper. A narrow cache takes some for its scales and conversions."""
+    neither Triton 3.6 nor 3.7, on Ampere, or where it is `roomy`. A narrow cache takes some for its scales and
+    conversions."""
+    if roomy:
+        return _roomy_block(head_dim, narrow), 3, 8
     if narrow:
         return 32, 3 if head_dim in (64, 128) else 2, 8
     if head_dim <= 64:
         return 64, 3, 8
     return (32, 2, 8) if head_dim > 128 else (64, 2, 8)
+
+
+def _roomy_block(head_dim: int, narrow: bool) -> int:
+    if head_dim <= 64:  # two programs fit a multiprocessor: one computes weights while the other multiplies
+        return 32 if narrow else 64
+    if head_dim <= 128:
+        return 64 if narrow else 128
+    return 32 if narrow else 64
 
 
 def plan_tiles(firsts: Sequence[int], counts: Sequence[int], lengths: Sequence[int], queries: int) -> Tensor:
@@ -104,7 +115,9 @@ def _launch(
     narrow = pages.narrow
     group = heads // kv_heads
     queries = tile_queries(heads, kv_heads, head_dim)
-    block, stages, warps = pipeline(head_dim, narrow)
+    # Whole floats as operands take twice the memory.
+    wide = roomy(query.device) and half_type(query.dtype)
+    block, stages, warps = pipeline(head_dim, narrow, wide)
     prefill_kernel[(len(tiles), kv_heads)](
         query, pages.keys, pages.values, pages.key_scales if narrow else query,
         pages.value_scales if narrow else query, tables, tiles, out,
@@ -112,7 +125,7 @@ def _launch(
         KV_HEADS=kv_heads, GROUP=group, GROUP_BLOCK=power_of_two(group), ROWS=max(16, queries * power_of_two(group)),
         DIM=head_dim, DIM_BLOCK=dim_block(head_dim), PAGE=pages.page_size, BLOCK=block,
         WINDOW=window > 0, SOFTCAP=softcap > 0, NARROW=narrow, PRECISION=precision(query.dtype),
-        num_warps=warps, num_stages=stages,
+        UNMASKED=wide, num_warps=warps, num_stages=stages,
     )  # fmt: skip
 
 
@@ -124,8 +137,12 @@ def prefill_kernel(
     KV_HEADS: tl.constexpr, GROUP: tl.constexpr, GROUP_BLOCK: tl.constexpr, ROWS: tl.constexpr, DIM: tl.constexpr,
     DIM_BLOCK: tl.constexpr, PAGE: tl.constexpr, BLOCK: tl.constexpr,
     WINDOW: tl.constexpr, SOFTCAP: tl.constexpr, NARROW: tl.constexpr, PRECISION: tl.constexpr,
+    UNMASKED: tl.constexpr,
 ) -> None:  # fmt: skip
-    """One tile and one KV head. Row m of the products is query m // GROUP_BLOCK, head m % GROUP_BLOCK of the group."""
+    """One tile and one KV head. Row m of the products is query m // GROUP_BLOCK, head m % GROUP_BLOCK of the group.
+
+    UNMASKED: blocks that every query sees whole go through a loop of their own, without masks. It takes more registers.
+    """
     tile = tl.program_id(0)
     kv_head = tl.program_id(1)
     row = tl.load(tiles + tile * 4).to(tl.int64)
@@ -148,7 +165,20 @@ def prefill_kernel(
     sums = tl.zeros((ROWS, DIM_BLOCK), tl.float32)
     begin = tl.maximum(position - window + 1, 0) // BLOCK * BLOCK if WINDOW else 0
     stop = position + count
-    for block in range(begin, stop, BLOCK):
+    whole = begin
+    if UNMASKED and not WINDOW:
+        # Blocks that every query of the tile sees whole.
+        whole = (position + 1) // BLOCK * BLOCK
+        for block in range(0, whole, BLOCK):
+            token = block + tl.arange(0, BLOCK)
+            page = tl.load(tables + row * table_width + token // PAGE).to(tl.int64)
+            place = (page * PAGE + token % PAGE) * KV_HEADS + kv_head
+            known = token >= 0
+            best, total, sums = attend_block(
+                q, keys, values, key_scales, value_scales, place, known, known[None, :], at, inside, best, total, sums,
+                scale, softcap, DIM, SOFTCAP, NARROW, PRECISION, False,
+            )  # fmt: skip
+    for block in range(whole, stop, BLOCK):
         token = block + tl.arange(0, BLOCK)
         known = token < stop
         page = tl.load(tables + row * table_width + token // PAGE, mask=known, other=0).to(tl.int64)
@@ -158,7 +188,7 @@ def prefill_kernel(
             seen &= token[None, :] > here[:, None] - window
         best, total, sums = attend_block(
             q, keys, values, key_scales, value_scales, place, known, seen, at, inside, best, total, sums,
-            scale, softcap, DIM, SOFTCAP, NARROW, PRECISION,
+            scale, softcap, DIM, SOFTCAP, NARROW, PRECISION, True,
         )  # fmt: skip
     # Rows of the product that stand for no query divide by one instead of by what they did not sum.
     found = sums / tl.where(real, total, 1.0)[:, None]

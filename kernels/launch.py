@@ -7,6 +7,7 @@ when TRITON_INTERPRET=1 is set before this module is first imported; then CPU te
 from __future__ import annotations
 
 import os
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -30,8 +31,8 @@ else:
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 
 __all__ = [
-    "AVAILABLE", "INTERPRETED", "constant", "expect_contiguous", "jit", "moved", "power_of_two", "runs_on", "takes",
-    "tl", "triton",
+    "AVAILABLE", "INTERPRETED", "constant", "expect_contiguous", "jit", "moved", "power_of_two", "roomy", "runs_on",
+    "takes", "tl", "triton",
 ]  # fmt: skip
 
 
@@ -58,6 +59,15 @@ def takes(x: Tensor) -> bool:
 def runs_on(device: torch.device) -> bool:
     """The same, before there is a tensor."""
     return AVAILABLE and (device.type == "cuda" or INTERPRETED)
+
+
+ROOMY = (9, 10)  # first numbers of the capabilities of Hopper, and of Blackwell in data centres
+
+
+@cache
+def roomy(device: torch.device) -> bool:
+    """Whether a program there has 227 KiB of shared memory, and products that take operands from it, past registers."""
+    return device.type != "cuda" or torch.cuda.get_device_capability(device)[0] in ROOMY
 
 
 def expect_contiguous(**tensors: Tensor) -> None:

@@ -64,10 +64,11 @@ class Compiled(NamedTuple):
     shared: int
 
 
-def variants() -> Iterator[Variant]:
-    """Every kernel: bf16 models, of attention with each size of head, cache and page, and some of fp16."""
+def variants(capability: int) -> Iterator[Variant]:
+    """Every kernel as devices of this capability get it: bf16 models, of attention with each size of head, cache and
+    page, and some of fp16."""
     yield from _elementwise()
-    yield from _attention()
+    yield from _attention(capability // 10 in launch.ROOMY)
     yield from _linear()
     yield from _lora()
     yield from _sampling()
@@ -121,13 +122,13 @@ ATTENTION = (
     AttentionVariant(96, 1, "fp8"), AttentionVariant(96, 1, "int8"),
     AttentionVariant(128, 4, "fp8"), AttentionVariant(128, 4, "int8"),
     AttentionVariant(256, 2, bounded=True), AttentionVariant(256, 2, "fp8", bounded=True),
-    AttentionVariant(256, 2, "int8", bounded=True),
+    AttentionVariant(256, 2, "int8", bounded=True), AttentionVariant(256, 2), AttentionVariant(256, 2, "fp8"),
     AttentionVariant(128, 8, bounded=True), AttentionVariant(128, 4, page=32), AttentionVariant(128, 4, page=64),
     AttentionVariant(128, 4, "fp16", kind="fp16"), AttentionVariant(128, 4, "int8", kind="fp16"),
 )  # fmt: skip
 
 
-def _attention() -> Iterator[Variant]:
+def _attention(roomy: bool) -> Iterator[Variant]:
     for one in ATTENTION:
         kind, model, narrow = KINDS[one.cache], KINDS[one.kind], one.cache in ("fp8", "int8")
         dim, group = one.dim, one.group
@@ -148,16 +149,17 @@ def _attention() -> Iterator[Variant]:
             num_warps=warps, num_stages=stages,
         )  # fmt: skip
         rows = attention_prefill.tile_queries(8 * group, 8, dim) * group
-        block, stages, warps = attention_prefill.pipeline(dim, narrow)
+        block, stages, warps = attention_prefill.pipeline(dim, narrow, roomy)
         yield Variant(
             f"prefill {one.name}", attention_prefill.prefill_kernel,
             shared | {"tiles": "*i32", "out": model} | scalars,
-            constants | {"GROUP_BLOCK": group, "ROWS": rows, "BLOCK": block},
+            constants | {"GROUP_BLOCK": group, "ROWS": rows, "BLOCK": block, "UNMASKED": roomy},
             num_warps=warps, num_stages=stages,
         )  # fmt: skip
     yield Variant(
         "decode merge", attention_decode.merge_kernel,
-        {"partial": "*fp32", "weights": "*fp32", "out": "*bf16", "parts": "i32"}, {"DIM": 128, "DIM_BLOCK": 128}, 1,
+        {"partial": "*fp32", "weights": "*fp32", "out": "*bf16", "parts": "i32"},
+        {"DIM": 128, "DIM_BLOCK": 128, "MOST": attention_decode.MOST_PARTS, "AT_ONCE": attention_decode.MERGED}, 1,
     )  # fmt: skip
 
 
@@ -330,7 +332,7 @@ def _resources(cubin: bytes) -> tuple[int, int]:
 
 
 def main() -> int:
-    jobs = [(variant, capability) for variant in variants() for capability in CAPABILITIES]
+    jobs = [(variant, capability) for capability in CAPABILITIES for variant in variants(capability)]
     jobs = [job for job in jobs if not (job[1] < 89 and "fp8" in job[0].name)]
     with ThreadPoolExecutor(4) as pool:
         rows = list(pool.map(lambda job: compile_variant(*job), jobs))

@@ -82,7 +82,7 @@ def test_what_is_captured_when(checkpoint: Callable[[str], Path]) -> None:
     prefill(runner, [[5, 6]], [0])
     for step in range(module.STEPS_BEFORE + 2):
         runner.step(StepPlan(1, [], [], [(0, 9)], [RowWork(0, 2 + step, 1, True, [])]))
-        assert captured.keys() == ({Shape(1, 2)} if step >= module.STEPS_BEFORE else set()), "missed under load"
+        assert captured.keys() == ({Shape(1, 4)} if step >= module.STEPS_BEFORE else set()), "missed under load"
     for _ in range(9):
         runner.step(empty)
     assert [shape.rows for shape in captured] == [1, 12, 8, 4, 2], "the biggest first while there is nothing to do"
@@ -112,8 +112,8 @@ def test_memory_is_bounded(checkpoint: Callable[[str], Path]) -> None:
 def test_shapes() -> None:
     assert sizes(64) == [1, 2, 4, *range(8, 65, 8)]
     assert sizes(1) == [1] and sizes(6) == [1, 2, 4, 6]
-    assert parts_up_to(100) == [2] and parts_up_to(1024) == [2]
-    assert parts_up_to(1025) == [2, 8] and parts_up_to(1 << 20) == list(module.PARTS)
+    assert parts_up_to(100) == [4] and parts_up_to(1024) == [4]
+    assert parts_up_to(1025) == [4, 16] and parts_up_to(1 << 20) == list(module.PARTS)
     assert Shape(16, 8).serves(Shape(9, 2)) and not Shape(16, 2).serves(Shape(16, 8))
     assert not Shape(256, 8).serves(Shape(8, 8)) and not Shape(4, 8).serves(Shape(8, 8))
 

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-PARTS = (2, 8, 32, MOST_PARTS)  # programs that attention has for one row: what captured steps differ in, beside rows
+PARTS = (4, 16, MOST_PARTS)  # programs that attention has for one row: what captured steps differ in, beside rows
 CAPTURES_A_PING = 2
 STEPS_BEFORE = 16  # decode steps seen before one of them is held up by a capture: those before Ready are fewer
 STEPS_BETWEEN = 64

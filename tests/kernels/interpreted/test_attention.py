@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
@@ -9,6 +10,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from headway.kernels import attention_decode as decode_module
+from headway.kernels import attention_prefill as prefill_module
 from headway.kernels.attention_decode import attention_decode, attention_decode_reference
 from headway.kernels.attention_prefill import (
     attention_prefill,
@@ -140,13 +142,23 @@ def test_pages_beyond_two_billion_elements(kind: torch.dtype) -> None:
     close(attention_decode(query[-1:], pages, tables, lengths, 0.1, longest=length), wanted[-1:], torch.float32)
 
 
+@pytest.mark.parametrize("room", [True, False])
 @FEW
 @given(
-    shapes,
-    st.lists(st.tuples(st.integers(0, 90), st.integers(1, 70)), min_size=1, max_size=2),
-    st.integers(0, 2**31),
+    shape=shapes,
+    rows=st.lists(st.tuples(st.integers(0, 90), st.integers(1, 70)), min_size=1, max_size=2),
+    seed=st.integers(0, 2**31),
 )
-def test_prefill(shape: tuple, rows: list[tuple[int, int]], seed: int) -> None:  # type: ignore[type-arg]
+def test_prefill(
+    room: bool,
+    shape: tuple,
+    rows: list[tuple[int, int]],
+    seed: int,
+    monkeypatch: pytest.MonkeyPatch,  # type: ignore[type-arg]
+) -> None:
+    """As on Hopper, and as on Ampere."""
+    if torch.get_default_device().type != "cuda":
+        monkeypatch.setattr(prefill_module, "roomy", lambda device: room)
     page, (heads, kv_heads), dim, window, softcap, (dtype, kind) = shape
     torch.manual_seed(seed)
     counts = [count for _, count in rows]
@@ -161,3 +173,36 @@ def test_prefill(shape: tuple, rows: list[tuple[int, int]], seed: int) -> None: 
     attention_prefill_reference(query, pages, tables, tiles, dim**-0.5, wanted, window=window, softcap=softcap)
     assert torch.equal(found[0], torch.full((heads * dim,), 7.0, dtype=dtype)), "it wrote where no tile is"
     close(found, wanted, dtype)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+@pytest.mark.parametrize("cached", [0, 120, 255, 256, 300])
+def test_prefill_after_blocks_that_are_seen_whole(cached: int, dtype: torch.dtype) -> None:
+    """Those before, at and after a border of blocks, by the loop without masks and by the other."""
+    torch.manual_seed(cached)
+    pages, tables = paged([cached + 40], 16, 1, 128, dtype)
+    query = torch.randn(40, 2, 128, dtype=dtype)
+    tiles = plan_tiles([0], [40], [cached + 40], tile_queries(2, 1, 128)).to(query.device)
+    found, wanted = torch.empty(40, 256, dtype=dtype), torch.empty(40, 256, dtype=dtype)
+    attention_prefill(query, pages, tables, tiles, 0.1, found)
+    attention_prefill_reference(query, pages, tables, tiles, 0.1, wanted)
+    close(found, wanted, dtype)
+
+
+def test_no_part_waits_for_the_one_before_and_none_that_is_not_there_counts() -> None:
+    """Weights of parts far apart, parts without tokens whose memory holds anything, and a row without any."""
+    torch.manual_seed(5)
+    parts, dim = 11, 24
+    partial, logs = torch.randn(3, 2, parts, dim), torch.randn(3, 2, parts) * 60
+    logs[0, 0, 3], logs[1, :, 2:], logs[2] = -torch.inf, -torch.inf, -torch.inf
+    partial[logs == -torch.inf] = torch.nan
+    shares = torch.softmax(logs[:2].double() * np.log(2), -1)
+    wanted = torch.zeros(3, 2, dim)
+    wanted[:2] = (shares.unsqueeze(-1) * partial[:2].nan_to_num().double()).sum(-2).float()
+    found = decode_module.merged(partial, logs, torch.float32)
+    torch.testing.assert_close(found, wanted.view(3, -1), rtol=1e-5, atol=1e-6)
+    more = torch.cat((partial, torch.full((3, 2, 9, dim), torch.nan)), 2)
+    none = torch.full((3, 2, 9), -torch.inf)
+    assert torch.equal(decode_module.merged(more, torch.cat((logs, none), 2), torch.float32), found)
+    logs[0, 1, 4] = torch.nan
+    assert decode_module.merged(partial, logs, torch.float32)[0].isnan().tolist() == [False] * dim + [True] * dim

@@ -62,9 +62,7 @@ def test_rows_are_quantized_one_by_one(kind: torch.dtype) -> None:
     st.booleans(),
     st.integers(0, 2**31),
 )
-def test_w4a16(
-    rows: int, outputs: int, shape: tuple[int, int], dtype: torch.dtype, biased: bool, seed: int
-) -> None:
+def test_w4a16(rows: int, outputs: int, shape: tuple[int, int], dtype: torch.dtype, biased: bool, seed: int) -> None:
     torch.manual_seed(seed)
     inputs, group = shape
     nibbles = torch.randint(0, 16, (outputs, inputs))
