@@ -17,6 +17,7 @@ from headway.core.sampling import SamplingParams
 from headway.core.specs import EngineSpec
 from headway.worker.execution.graphs import Shape
 from headway.worker.execution.runner import Runner
+from headway.worker.model.rope import Rotary
 from headway.worker.parallel.communicator import alone
 from headway.worker.plan import SAMPLED, RowAdded, RowWork, StepPlan
 
@@ -69,6 +70,7 @@ def test_neither_side_waits(
         pytest.skip("refused")
     path = written(name).quantized if quantized else checkpoint(name)
     engine = EngineSpec(page_size=16, max_sequences=8, token_budget=64, batch_invariant=invariant, kv_dtype="fp8")
+    monkeypatch.setattr(Rotary, "rows", None)  # kernels find them in the tables
     with pretended_cuda(monkeypatch) as launched:
         runner = runner_for(path, engine)
         with NobodyWaits():
@@ -77,7 +79,7 @@ def test_neither_side_waits(
             assert runner.on_device is not None and runner.on_device.graphs is not None
             graphs = runner.on_device.graphs
             with torch.inference_mode():
-                for shape in (Shape(8, 2), Shape(1, 2), Shape(4, 2, adapted=True)):
+                for shape in (Shape(8, 4), Shape(1, 4), Shape(4, 4, adapted=True)):
                     hidden = graphs._step(shape)
                     assert hidden.shape == (shape.rows, runner.config.hidden_size) and hidden.device.type == "cuda"
     attention = {"prefill_kernel"} if invariant == "on" else {"prefill_kernel", "decode_kernel", "merge_kernel"}

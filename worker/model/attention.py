@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from torch import Tensor
 
@@ -28,7 +27,13 @@ class Step:
     """What all layers of a stage share in one step."""
 
     inputs: StepInputs
-    rotary: Mapping[Rotary, tuple[Tensor, Tensor]]  # cosine and signed sine of the step's tokens
+    _angles: dict[Rotary, tuple[Tensor, Tensor]] = field(default_factory=dict)
+
+    def angles(self, rotary: Rotary) -> tuple[Tensor, Tensor]:
+        """Cosine and signed sine of the step's tokens: only where no operation finds them in the tables itself."""
+        if rotary not in self._angles:
+            self._angles[rotary] = rotary.rows(self.inputs.positions)
+        return self._angles[rotary]
 
 
 class Attention:
@@ -73,7 +78,7 @@ class Attention:
             where = (inputs.positions, inputs.slots)
             query = rope_kv_write(qkv, *self.rotary.tables, *where, cache, heads, self._norms())
             return paged_attention(query, cache, inputs.attention[self.window], self.scale, self.softcap)
-        cos, sin = step.rotary[self.rotary]
+        cos, sin = step.angles(self.rotary)
         if self.query_norm is None or self.key_norm is None:
             turned = rotate(qkv[:, :both], cos, sin)
             query, key = turned[:, :heads], turned[:, heads:]

@@ -9,6 +9,7 @@ from typing import Generic
 import torch.nn.functional as F
 from torch import Tensor
 
+from ...kernels.vocab_embedding import vocab_embedding
 from ..parallel.communicator import Communicator
 from .attention import Step
 from .config import Config
@@ -90,8 +91,7 @@ class Decoder(ABC, Generic[Config]):
             residual = self.scale_embedding(self._embed(inputs.token_ids))
         else:
             residual = self.comm.receive((inputs.tokens, self.config.hidden_size), self.dtype)
-        rotary = {table: table.rows(inputs.positions) for table in self._rotary.values()}
-        step = Step(inputs, rotary)
+        step = Step(inputs)
         x: Tensor | None = None
         last = len(self.layers) - 1 if place.is_last_stage else None
         for index, (layer, cache) in enumerate(zip(self.layers, caches, strict=True)):
@@ -114,7 +114,4 @@ class Decoder(ABC, Generic[Config]):
         part = self.split.vocab
         if part.size == self.config.vocab_size:
             return F.embedding(token_ids, self.embedding)
-        local = token_ids - part.start
-        foreign = (local < 0) | (local >= part.size)
-        found = F.embedding(local.masked_fill_(foreign, 0), self.embedding).masked_fill_(foreign.unsqueeze(-1), 0)
-        return self.comm.all_reduce(found)
+        return self.comm.all_reduce(vocab_embedding(token_ids, self.embedding, part.start))

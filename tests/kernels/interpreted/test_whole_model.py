@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "model" / "support"))
 
@@ -21,6 +23,8 @@ from tiny_quantized import write_quantized
 from headway.core.specs import EngineSpec
 from headway.kernels.launch import INTERPRETED
 from headway.worker.execution.graphs import Shape
+from headway.worker.model import decoder
+from headway.worker.model.split import Part
 from headway.worker.plan import SAMPLED, RowAdded, RowWork, StepPlan
 
 LAYERS = {"gemma3": 6}  # the sixth is the first without a window
@@ -46,6 +50,20 @@ def test_greedy_tokens(name: str, tmp_path: Path) -> None:
         expected = Oracle(oracle).logits(row.tokens).numpy()[row.prompt - 1 : -1]
         assert row.output == expected.argmax(-1).tolist()
         np.testing.assert_allclose(np.stack(row.logits), expected, atol=LOGITS_TOLERANCE, rtol=LOGITS_TOLERANCE)
+
+
+def test_a_split_vocabulary(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A rank's part of the embedding comes from its kernel, with zeros for what the rank does not hold."""
+    monkeypatch.setattr(decoder, "F", None)
+    table = torch.randn(3, 40)
+    rank = SimpleNamespace(
+        embedding=table, split=SimpleNamespace(vocab=Part(4, 7)), config=SimpleNamespace(vocab_size=9),
+        comm=SimpleNamespace(all_reduce=lambda x: x),
+    )  # fmt: skip
+    ids = torch.tensor([0, 4, 6, 7, 5])
+    found = decoder.Decoder._embed(rank, ids)
+    assert torch.equal(found, torch.cat((0 * table[:1], table[[0, 2]], 0 * table[:1], table[1:2])))
+    assert torch.equal(ids, torch.tensor([0, 4, 6, 7, 5])), "which others read, too"
 
 
 def test_padded_steps_by_the_kernels(tmp_path: Path) -> None:
@@ -76,7 +94,7 @@ def test_padded_steps_with_adapters(tmp_path: Path) -> None:
         work = [RowWork(row, 0, 4, True, []) for row in range(3)]
         results = [runner.step(StepPlan(0, [], added, [], work, adapters=[(5, 1), (2, 2)])).token_ids]
         if graphs is not None:
-            graphs._seen, graphs._line = 100, [Shape(1, 2)]
+            graphs._seen, graphs._line = 100, [Shape(1, 4)]
         for number, turn in enumerate(turns):
             if graphs is not None:
                 graphs._last_capture = -100
@@ -85,8 +103,8 @@ def test_padded_steps_with_adapters(tmp_path: Path) -> None:
             results.append(runner.step(StepPlan(1 + number, [], [], appended, work)).token_ids)
         tokens.append(results)
     assert tokens[0] == tokens[1]
-    assert set(graphs.captured) == {Shape(4, 2, adapted=True), Shape(1, 2)} and runner.replayer.replays == 3
-    graphs._line = [Shape(1, 2, adapted=True)]
+    assert set(graphs.captured) == {Shape(4, 4, adapted=True), Shape(1, 4)} and runner.replayer.replays == 3
+    graphs._line = [Shape(1, 4, adapted=True)]
     runner.step(StepPlan(9, [], [], [], []))
     assert graphs._buffers.tiles[0].tolist() == [-1] * 17, "captured with nobody's rows, whatever the last step had"
 
