@@ -163,6 +163,9 @@ def test_shares_of_the_device_s_time() -> None:
         "floor_kernel": "sampling",
         "Memcpy HtoD": "copies",
         "rms_norm_kernel": "rest",
+        "blocks_kernel": "products",
+        "grouped_blocks_kernel": "products",
+        "quantize_groups_kernel": "products",
     }
     assert {name: kind_of(name) for name in names} == names
 
