@@ -18,8 +18,8 @@ def attend_block(
     """The highest score, the sum of weights and the weighted sum of values of each row of `q`, with this block in.
 
     place: [block], where each token's key and value lie, in heads; those that are not `known` are not read. seen:
-    [rows or 1, block], which of them a row of `q` sees, read where it is MASKED; else every row sees all of them. Scores
-    are in units of log 2; `scale` is above zero.
+    [rows or 1, block], which of them a row of `q` sees, where it is MASKED; else every row sees all of them. Scores are
+    in units of log 2; `scale` is above zero.
     """
     k = tl.load(keys + place[:, None] * DIM + at[None, :], mask=known[:, None] & inside[None, :], other=0.0)
     scores = tl.dot(q, tl.trans(k.to(q.dtype)), input_precision=PRECISION)

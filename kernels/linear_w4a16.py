@@ -166,10 +166,10 @@ def w4a16_kernel(
 def _whole(nibble: tl.tensor, zero: tl.tensor, KIND: tl.constexpr) -> tl.tensor:
     """`nibble - zero` as KIND. In half types the four bits are put below an exponent at which they count whole numbers:
     there is no conversion, and the difference is exact."""
-    if KIND == tl.bfloat16:
+    if KIND.is_bf16():
         wide = (nibble | BITS_BFLOAT16).to(tl.int16).to(KIND, bitcast=True)
         return wide - (zero + WHOLE_BFLOAT16).to(KIND)[:, None]
-    elif KIND == tl.float16:
+    elif KIND.is_fp16():  # noqa: RET505
         wide = (nibble | BITS_FLOAT16).to(tl.int16).to(KIND, bitcast=True)
         return wide - (zero + WHOLE_FLOAT16).to(KIND)[:, None]
     else:

@@ -24,8 +24,9 @@ TOGETHER = ((1, 2, 3, 4), (17,), (33,))
 
 
 def warm_up(scheduler: Scheduler, send: Callable[[StepPlan], None], receive: Callable[[], StepResult]) -> None:
-    """Prompts and single tokens, greedy, drawn and filtered, alone and together, few and many. Leaves an idle scheduler with an
-    empty cache, and no event of it. For a scheduler that nobody else uses yet. Raises what `send` and `receive` do."""
+    """Prompts and single tokens, greedy, drawn and filtered, alone and together, few and many. Leaves an idle scheduler
+    with an empty cache, and no event of it. For a scheduler that nobody else uses yet. Raises what `send` and `receive`
+    do."""
     limits = scheduler.limits
     length = min(limits.token_budget, limits.max_context_tokens - NEW_TOKENS)
     if length < 1:

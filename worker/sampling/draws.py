@@ -17,8 +17,8 @@ ALIGNED = 4  # numbers of four bytes: what pointers to a row of a HostDraws are 
 
 class HostDraws(NamedTuple):
     """What `draws_of` needs on the device. floats: [3, rows or a few more] float32, so many that each begins where a
-    wide load may, or kernels would be compiled anew for odd numbers of rows; integers: alike, int64; top_k: [rows] int32.
-    `filtered` says whether any row has a min-p, top-k or top-p."""
+    wide load may, or kernels would be compiled anew for odd numbers of rows; integers: alike, int64; top_k: [rows]
+    int32. `filtered` says whether any row has a min-p, top-k or top-p."""
 
     floats: npt.NDArray[np.float32]
     integers: npt.NDArray[np.int64]
