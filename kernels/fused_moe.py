@@ -5,7 +5,8 @@ Tokens are sorted by expert, so that each expert's two products see all of its t
 product; nothing is asked of the host.
 
 A token's result has the same bits whatever the other tokens are: products are of that kind (linear_packed.py,
-linear_invariant.py), and experts are summed in the router's order.
+linear_invariant.py), and experts are summed in the router's order. On a device that holds where it is asked for: else
+many tokens go in larger blocks, whose products another instruction takes.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from .linear_packed import PackedWeight
 from .native.tensors import native_type
 from .swiglu import swiglu
 
-BLOCK_ROWS = 16  # of one expert: a decode batch gives each expert a handful
+FEW_ROWS, MANY_ROWS = 16, 64  # of one expert in a block: a decode batch gives each expert a handful
 BLOCK_OUT = 64
 BLOCK_IN = 64
 
@@ -77,14 +78,15 @@ def pack_block_experts(experts: BlockExperts, dtype: torch.dtype) -> BlockExpert
     return RoundedExperts(pack_experts(wide[0].to(dtype), wide[1].to(dtype)))
 
 
-def fused_moe(x: Tensor, experts: AnyExperts, chosen: Tensor, shares: Tensor) -> Tensor:
+def fused_moe(x: Tensor, experts: AnyExperts, chosen: Tensor, shares: Tensor, *, invariant: bool = False) -> Tensor:
     """The sum over j of `shares[t, j]` times expert `chosen[t, j]`'s `down(silu(gate(x[t])) * up(x[t]))`.
 
     x: [tokens, hidden]; experts: of `pack_experts` or `pack_block_experts`; chosen: [tokens, k] int64, all different in
-    a row; shares: [tokens, k] float32. Returns [tokens, hidden] of the dtype of `x`.
+    a row; shares: [tokens, k] float32; `invariant`: to the same bits whatever the other tokens are. Returns [tokens,
+    hidden] of the dtype of `x`.
     """
     if takes(x) and isinstance(experts, Experts | BlockExperts):
-        return _launch(x.contiguous(), experts, chosen, shares)
+        return _launch(x.contiguous(), experts, chosen, shares, invariant)
     assert not isinstance(experts, BlockExperts), "packed for kernels that do not run here"
     narrow = isinstance(experts, RoundedExperts)
     experts = experts.wide if isinstance(experts, RoundedExperts) else experts
@@ -126,12 +128,18 @@ def _weighted(outputs: Tensor, shares: Tensor) -> Tensor:
     return total
 
 
-def _launch(x: Tensor, experts: Experts | BlockExperts, chosen: Tensor, shares: Tensor) -> Tensor:
+def row_block(total: int, experts: int, invariant: bool) -> int:
+    """Rows of a block, where `total` places are shared out among so many experts: many where each has half a block
+    of them on average, else most of what is computed were for nobody."""
+    return MANY_ROWS if total >= MANY_ROWS // 2 * experts and not invariant else FEW_ROWS
+
+
+def _launch(x: Tensor, experts: Experts | BlockExperts, chosen: Tensor, shares: Tensor, invariant: bool) -> Tensor:
     tokens, hidden = x.shape
     k, (count, two_widths, _) = chosen.shape[1], experts.gate_up.shape
     if not tokens:
         return torch.empty_like(x)
-    places, owners = _blocks(chosen, count)
+    places, owners = _blocks(chosen, count, row_block(tokens * k, count, invariant))
     if isinstance(experts, BlockExperts):
         said = block_experts(x, experts, places, owners, tokens * k, k)
         return _weighted(said.view(tokens, k, hidden), shares)
@@ -143,17 +151,17 @@ def _launch(x: Tensor, experts: Experts | BlockExperts, chosen: Tensor, shares: 
     return _weighted(outputs.view(tokens, k, hidden), shares)
 
 
-def _blocks(chosen: Tensor, experts: int) -> tuple[Tensor, Tensor]:
-    """Blocks of places in `chosen`, flat, each of one expert: places [blocks * BLOCK_ROWS] int64, filled up with the
+def _blocks(chosen: Tensor, experts: int, rows: int) -> tuple[Tensor, Tensor]:
+    """Blocks of `rows` places in `chosen`, flat, each of one expert: places [blocks * rows] int64, filled up with the
     number of places, and the expert of each block, [blocks] int64, -1 for blocks that are not needed.
 
     The number of blocks is the most that there could be, so that the host need not know how many there are.
     """
     flat = chosen.flatten()
     total = flat.numel()
-    most = min(total, (total + experts * (BLOCK_ROWS - 1)) // BLOCK_ROWS)
+    most = min(total, (total + experts * (rows - 1)) // rows)
     counts = torch.zeros(experts, dtype=torch.int64, device=flat.device).scatter_add_(0, flat, torch.ones_like(flat))
-    blocks = (counts + BLOCK_ROWS - 1) // BLOCK_ROWS
+    blocks = (counts + rows - 1) // rows
     ends = blocks.cumsum(0)
     number = torch.arange(most, device=flat.device)
     owners = torch.searchsorted(ends, number, right=True)
@@ -161,17 +169,18 @@ def _blocks(chosen: Tensor, experts: int) -> tuple[Tensor, Tensor]:
     order = flat.argsort(stable=True)
     expert = flat[order]
     rank = torch.arange(total, device=flat.device) - (counts.cumsum(0) - counts)[expert]
-    into = (ends - blocks)[expert] * BLOCK_ROWS + rank
-    places = torch.full((most * BLOCK_ROWS,), total, dtype=torch.int64, device=flat.device)
+    into = (ends - blocks)[expert] * rows + rank
+    places = torch.full((most * rows,), total, dtype=torch.int64, device=flat.device)
     return places.scatter_(0, into, order), owners
 
 
 def _grouped(x: Tensor, weight: Tensor, out: Tensor, places: Tensor, owners: Tensor, total: int, share: int) -> None:
     """`out[p] = weight[owner of p] @ x[p // share]` for every place."""
     _, outputs, inputs = weight.shape
+    rows = len(places) // len(owners)
     grouped_kernel[(len(owners), triton.cdiv(outputs, BLOCK_OUT))](
         x, weight, out, places, owners, total,
-        SHARE=share, INPUTS=inputs, OUTPUTS=outputs, BLOCK_ROWS=BLOCK_ROWS, BLOCK_OUT=BLOCK_OUT, BLOCK_IN=BLOCK_IN,
+        SHARE=share, INPUTS=inputs, OUTPUTS=outputs, BLOCK_ROWS=rows, BLOCK_OUT=BLOCK_OUT, BLOCK_IN=BLOCK_IN,
         PRECISION="tf32" if half_type(x.dtype) else "ieee", num_warps=4, num_stages=4,
     )  # fmt: skip
 

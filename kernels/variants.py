@@ -225,21 +225,18 @@ def _linear() -> Iterator[Variant]:
         {"SPLITS": 8, "BIAS": False, "BLOCK": 1024},
     )  # fmt: skip
 
-    yield Variant(
-        "experts", fused_moe.grouped_kernel,
-        {"x": "*bf16", "weight": "*bf16", "out": "*bf16", "places": "*i64", "owners": "*i64", "total": "i32"},
-        {"SHARE": 8, "INPUTS": 2048, "OUTPUTS": 1536, "BLOCK_ROWS": fused_moe.BLOCK_ROWS,
-         "BLOCK_OUT": fused_moe.BLOCK_OUT, "BLOCK_IN": fused_moe.BLOCK_IN, "PRECISION": "tf32"},
-        4, 4,
-    )  # fmt: skip
-
-    yield Variant(
-        "experts fp8 blocks", fused_moe_blocks.grouped_blocks_kernel,
-        {"x": "*fp8e4nv", "x_scales": "*fp32", "weight": "*fp8e4nv", "weight_scales": "*fp32", "out": "*bf16",
-         "places": "*i64", "owners": "*i64", "total": "i32"},
-        {"SHARE": 8, "INPUTS": 2048, "GROUPS": 16, "OUTPUTS": 1536, "BLOCK_ROWS": fused_moe.BLOCK_ROWS,
-         "BLOCK_OUT": fused_moe_blocks.BLOCK_OUT}, 4, 4,
-    )  # fmt: skip
+    for rows in (fused_moe.FEW_ROWS, fused_moe.MANY_ROWS):
+        shared = {"out": "*bf16", "places": "*i64", "owners": "*i64", "total": "i32"}
+        constants = {"SHARE": 8, "INPUTS": 2048, "OUTPUTS": 1536, "BLOCK_ROWS": rows}
+        yield Variant(
+            f"experts {rows}", fused_moe.grouped_kernel, {"x": "*bf16", "weight": "*bf16"} | shared,
+            constants | {"BLOCK_OUT": fused_moe.BLOCK_OUT, "BLOCK_IN": fused_moe.BLOCK_IN, "PRECISION": "tf32"}, 4, 4,
+        )  # fmt: skip
+        yield Variant(
+            f"experts {rows} fp8 blocks", fused_moe_blocks.grouped_blocks_kernel,
+            {"x": "*fp8e4nv", "x_scales": "*fp32", "weight": "*fp8e4nv", "weight_scales": "*fp32"} | shared,
+            constants | {"GROUPS": 16, "BLOCK_OUT": fused_moe_blocks.BLOCK_OUT}, 4, 4,
+        )  # fmt: skip
 
 
 def _lora() -> Iterator[Variant]:

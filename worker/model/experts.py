@@ -34,20 +34,21 @@ class ExpertNames(NamedTuple):
 
 class ExpertMlp:
     """`router` scores all experts; the `active` best of a token speak, weighted by their share of probability, which is
-    scaled to 1 over them with `normalized`."""
+    scaled to 1 over them with `normalized`. With `invariant` a token's bits do not depend on the others."""
 
-    def __init__(self, router: Linear, experts: AnyExperts, active: int, *, normalized: bool) -> None:
+    def __init__(self, router: Linear, experts: AnyExperts, active: int, *, normalized: bool, invariant: bool) -> None:
         self.router = router
         self.experts = experts
         self.active = active
         self.normalized = normalized
+        self.invariant = invariant
 
     def __call__(self, x: Tensor) -> Tensor:
         probabilities = self.router(x).softmax(-1, dtype=torch.float32)
         shares, chosen = probabilities.topk(self.active, -1)
         if self.normalized:
             shares = shares / shares.sum(-1, keepdim=True)
-        return fused_moe(x, self.experts, chosen, shares)
+        return fused_moe(x, self.experts, chosen, shares, invariant=self.invariant)
 
 
 def read_experts(

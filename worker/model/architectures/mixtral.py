@@ -53,5 +53,11 @@ class Mixtral(Decoder[MixtralConfig]):
                 read_out(attention, config, split, bias=False),
             ),
             read_norm(weights, "post_attention_layernorm", config.hidden_size, config.norm_eps),
-            ExpertMlp(read_router(block, config, config.experts), experts, config.active_experts, normalized=True),
+            ExpertMlp(
+                read_router(block, config, config.experts),
+                experts,
+                config.active_experts,
+                normalized=True,
+                invariant=weights.products.invariant,
+            ),
         )

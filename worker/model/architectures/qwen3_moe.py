@@ -73,7 +73,9 @@ class Qwen3Moe(Decoder[Qwen3MoeConfig]):
             return GatedMlp(read_gate_up(weights, config, split), read_down(weights, config, split), swiglu)
         experts = read_experts(weights, config, config.experts, config.expert_width, split.expert_columns, NAMES)
         router = read_router(weights, config, config.experts)
-        return ExpertMlp(router, experts, config.active_experts, normalized=config.normalized)
+        return ExpertMlp(
+            router, experts, config.active_experts, normalized=config.normalized, invariant=weights.products.invariant
+        )
 
 
 def _dense_layers(fields: Fields, layers: int) -> frozenset[int]:
