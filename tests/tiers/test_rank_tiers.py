@@ -14,7 +14,7 @@ from headway.worker.plan import PageMoves
 from headway.worker.tiers import Progress
 from headway.worker.tiers import disk as module
 from headway.worker.tiers.counts import PageCounts
-from headway.worker.tiers.rank import RankTiers
+from headway.worker.tiers.rank import RankTiers, runs
 
 PAGES, HOST, DISK = 6, 3, 4
 
@@ -69,6 +69,11 @@ def test_pages_come_back_as_they_were_from_host_and_disk(tmp_path: Path, device:
     assert rank.holds(2, first) and rank.holds(3, third), "a page is copied before it is written anew"
     assert not list(tmp_path.iterdir())
     rank.tiers.close()
+
+
+def test_slots_side_by_side_are_one_copy() -> None:
+    assert list(runs([4, 5, 6, 2, 9, 10, 8])) == [(0, 3, 4), (3, 4, 2), (4, 6, 9), (6, 7, 8)]
+    assert list(runs([3])) == [(0, 1, 3)] and not list(runs([]))
 
 
 def test_after_a_failure_jobs_are_counted_and_not_done(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import torch
@@ -17,6 +17,15 @@ from ..plan import PageMoves
 from .counts import PageCounts
 from .disk import DiskJob, DiskTier
 from .progress import Progress
+
+
+def runs(slots: Sequence[int]) -> Iterator[tuple[int, int, int]]:
+    """Slots that lie side by side, for one copy: (place of the first, place after the last, first slot), in order."""
+    first = 0
+    for place in range(1, len(slots) + 1):
+        if place == len(slots) or slots[place] != slots[place - 1] + 1:
+            yield first, place, slots[first]
+            first = place
 
 
 class RankTiers:
@@ -76,8 +85,8 @@ class RankTiers:
 
     def _to_host(self, copies: Tensor, slots: list[int]) -> None:
         if self._device.type == "cuda":
-            for row, slot in enumerate(slots):
-                self._host[slot].copy_(copies[row], non_blocking=True)
+            for first, last, slot in runs(slots):
+                self._host[slot : slot + last - first].copy_(copies[first:last], non_blocking=True)
         else:
             self._host.index_copy_(0, torch.tensor(slots), copies)
 
@@ -85,8 +94,8 @@ class RankTiers:
         if self._device.type != "cuda":
             return self._host.index_select(0, torch.tensor(slots))
         copies = torch.empty((len(slots), *self._host.shape[1:]), dtype=torch.int32, device=self._device)
-        for row, slot in enumerate(slots):
-            copies[row].copy_(self._host[slot], non_blocking=True)
+        for first, last, slot in runs(slots):
+            copies[first:last].copy_(self._host[slot : slot + last - first], non_blocking=True)
         return copies
 
     def _ready(self) -> Callable[[], None] | None:
