@@ -24,7 +24,7 @@ MULTIPLIER_0 = constant(0xD2511F53)
 MULTIPLIER_1 = constant(0xCD9E8D57)
 WEYL_0 = constant(0x9E3779B9)
 WEYL_1 = constant(0xBB67AE85)
-LEAST_KEY = constant(-(2**31))
+SIGN = constant(0x80000000)
 AHEAD = constant(8)  # bit patterns that one pass of the search looks at
 
 
@@ -114,6 +114,12 @@ def key_of(x: tl.tensor) -> tl.tensor:
 
 
 @jit
+def place_of(x: tl.tensor) -> tl.tensor:
+    """The same from 0 on, uint32: differences of two of them fit, too."""
+    return key_of(x).to(tl.uint32, bitcast=True) ^ SIGN
+
+
+@jit
 def floor_kernel(
     logits: tl.tensor, temperatures: tl.tensor, top_ks: tl.tensor, top_ps: tl.tensor, min_ps: tl.tensor,
     bests: tl.tensor, floors: tl.tensor, vocab_size: tl.tensor,
@@ -123,25 +129,26 @@ def floor_kernel(
     row = tl.program_id(0).to(tl.int64)
     source = logits + row * vocab_size
     best = tl.load(bests + row)
-    floor = tl.full((), LEAST_KEY, tl.int64)
+    floor = tl.full((), 0, tl.uint32)
     temperature = tl.maximum(tl.load(temperatures + row), LEAST_TEMPERATURE)
     top_k = tl.load(top_ks + row)
     top_p = tl.load(top_ps + row)
     min_p = tl.load(min_ps + row)
     if min_p > 0.0:
-        floor = key_of(best + temperature * tl.log(min_p)).to(tl.int64)
-    top = key_of(best).to(tl.int64)
+        floor = place_of(best + temperature * tl.log(min_p))
+    top = place_of(best)
     if (top_k > 0) & (top_k < vocab_size):
         floor = _least_kept(source, vocab_size, floor, top, top_k.to(tl.float32), best, temperature, False, BLOCK)
     if top_p < 1.0:
-        total = tl.zeros((), tl.float32)
+        mass = tl.zeros((BLOCK,), tl.float32)
         for start in range(0, vocab_size, BLOCK):
             at = start + tl.arange(0, BLOCK)
             x = tl.load(source + at, mask=at < vocab_size, other=float("-inf"))
-            kept = (key_of(x).to(tl.int64) >= floor) & (at < vocab_size)
-            total += tl.sum(tl.where(kept, tl.exp((x - best) / temperature), 0.0), 0)
-        floor = _least_kept(source, vocab_size, floor, top, top_p * total, best, temperature, True, BLOCK)
-    tl.store(floors + row, floor.to(tl.int32))
+            kept = (place_of(x) >= floor) & (at < vocab_size)
+            mass += tl.where(kept, tl.exp((x - best) / temperature), 0.0)
+        wanted = top_p * tl.sum(mass, 0)
+        floor = _least_kept(source, vocab_size, floor, top, wanted, best, temperature, True, BLOCK)
+    tl.store(floors + row, (floor ^ SIGN).to(tl.int32, bitcast=True))
 
 
 @jit
@@ -149,26 +156,27 @@ def _least_kept(
     source: tl.tensor, vocab_size: tl.tensor, floor: tl.tensor, top: tl.tensor, wanted: tl.tensor, best: tl.tensor,
     temperature: tl.tensor, WEIGHED: tl.constexpr, BLOCK: tl.constexpr,
 ) -> tl.tensor:  # fmt: skip
-    """The greatest key from which on, up to `top`, there is as much as `wanted`: of logits, which float32 counts as
+    """The greatest place from which on, up to `top`, there is as much as `wanted`: of logits, which float32 counts as
     they are, or of their weight. At least `floor`, below which nothing counts."""
-    steps = tl.arange(0, AHEAD)
+    steps = tl.arange(0, AHEAD).to(tl.uint32)
     low, high = floor, top + 1
-    while high - low > 1:  # there is enough from `low` on, and not from `high`
+    # There is enough from `low` on, and not from `high`; where logits are no numbers, one may come past the other.
+    while (low < high) & (high - low > 1):
         step = tl.maximum((high - low) // AHEAD, 1)
         tried = low + steps * step
-        sums = tl.zeros((AHEAD,), tl.float32)
+        found = tl.zeros((AHEAD, BLOCK), tl.float32)  # lanes are added up once a pass, not once a block
         for start in range(0, vocab_size, BLOCK):
             at = start + tl.arange(0, BLOCK)
             x = tl.load(source + at, mask=at < vocab_size, other=float("-inf"))
-            key = key_of(x).to(tl.int64)
-            above = (key[None, :] >= tried[:, None]) & ((key >= floor) & (at < vocab_size))[None, :]
+            place = place_of(x)
+            above = (place[None, :] >= tried[:, None]) & ((place >= floor) & (at < vocab_size))[None, :]
             if WEIGHED:
-                sums += tl.sum(tl.where(above, tl.exp((x - best) / temperature)[None, :], 0.0), 1)
+                found += tl.where(above, tl.exp((x - best) / temperature)[None, :], 0.0)
             else:
-                sums += tl.sum(above.to(tl.float32), 1)
-        enough = (sums >= wanted) & (tried < high)
+                found += above.to(tl.float32)
+        enough = (tl.sum(found, 1) >= wanted) & (tried < high)
         last = tl.maximum(tl.sum(enough.to(tl.int32), 0) - 1, 0)
-        low += last * step
+        low += last.to(tl.uint32) * step
         high = tl.where(last == AHEAD - 1, high, tl.minimum(high, low + step))
     return low
 

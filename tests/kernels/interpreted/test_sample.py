@@ -111,3 +111,16 @@ def test_without_filters_nothing_is_searched_and_the_highest_logit_is_found_once
     highest = logits.amax(-1)
     monkeypatch.setattr(Tensor, "amax", None)
     assert torch.equal(sample(logits, how, filtered=False, best=highest), wanted)
+
+
+def test_the_search_ends_whatever_the_logits_are() -> None:
+    """And finds the floor where the keys of what is kept and of what is not lie as far apart as there is."""
+    how = draws(5, 0.9, 2, 0.5, 0.3, 9)
+    logits = torch.full((5, 40), -3e38)
+    logits[0, 7], logits[0, 9] = 3e38, 3e38
+    logits[1] = torch.nan
+    logits[2, 3] = -torch.nan
+    logits[3] = torch.inf
+    logits[4] = -torch.inf
+    found = sample(logits, how, filtered=True)
+    assert found[0].item() in (7, 9) and found.shape == (5,)
