@@ -11,7 +11,7 @@ import pytest
 from fake_ranks import PAGE_SIZE, FakeRanks, next_token, prefix_digest
 
 from headway.core.blocks import root_key
-from headway.core.errors import ContextTooLong
+from headway.core.errors import ContextTooLong, Overloaded
 from headway.core.sampling import SamplingParams
 from headway.kernels.linear_w8a8 import input_splits, row_block
 from headway.proto.headway.v1.sampling_pb2 import FINISH_REASON_CONTEXT, FINISH_REASON_LENGTH
@@ -349,3 +349,78 @@ def test_a_long_prompt_leaves_a_row_to_those_that_decode() -> None:
         plan = out.popleft()
         scheduler.update(StepResult(plan.step, [1] * sum(work.sample for work in plan.work)))
     assert decodes.output_tokens > 8 and prompt.computed >= 64
+
+
+def test_the_queue_is_bounded_by_max_waiting_and_the_rows_that_are_free() -> None:
+    engine = Engine(pages=64)
+    rows, room = engine.limits.max_sequences, engine.limits.max_waiting
+    for number in range(rows + room):
+        engine.submit([number, 1], 9)
+    with pytest.raises(Overloaded):
+        engine.submit([999, 1], 9)
+    engine.step()
+    assert engine.scheduler.running == rows and engine.scheduler.waiting == room
+    with pytest.raises(Overloaded):
+        engine.submit([999, 1], 9)
+
+
+def test_who_was_held_up_enters_as_soon_as_anyone_has_left() -> None:
+    """Not only when the batch has run empty."""
+    engine = Engine(pages=8)
+    long = engine.submit(list(range(PAGE_SIZE)), 4 * PAGE_SIZE)
+    short = engine.submit(list(range(100, 100 + 3 * PAGE_SIZE)), 2)
+    held_up = engine.submit(list(range(200, 200 + 3 * PAGE_SIZE)), 2)
+    engine.step()
+    assert long.pages and short.pages and not held_up.pages
+    while short.pages:
+        engine.step()
+    engine.step()
+    assert held_up.pages and long.pages, "it joins those that go on"
+    engine.run()
+    assert engine.scheduler.preemptions == 0
+
+
+def test_a_request_that_ends_by_its_length_has_no_step_planned_beyond_it() -> None:
+    """Also while plans are out: only an end that nobody could foresee costs a row of one step."""
+    engine = Engine(pages=16)
+    requests = [engine.submit([number, 1, 2], 5) for number in range(3)]
+    results: deque[StepResult] = deque()
+    planned = 0
+    while engine.scheduler.busy:
+        while engine.scheduler.may_plan:
+            plan = engine.scheduler.schedule()
+            planned += plan.total_tokens
+            results.append(engine.ranks.step(plan))
+        engine.scheduler.update(results.popleft())
+    assert planned == sum(len(request.tokens) - 1 for request in requests)
+
+
+def test_what_a_plan_computed_before_its_row_gave_way_does_not_count_after_it_is_back() -> None:
+    limits = msgspec.structs.replace(Engine(pages=16, max_sequences=1, token_budget=8).limits, stages=3)
+    scheduler, ranks = Scheduler(limits, PagePool(16, PAGE_SIZE)), FakeRanks(16, VOCABULARY)
+
+    def request(tokens: list[int], priority: int) -> Request:
+        return Request(
+            session=0, id=tokens[0], tokens=array("I", tokens), prompt_tokens=len(tokens), max_new_tokens=3,
+            sampling=SamplingParams(), root=ROOT, page_size=PAGE_SIZE, priority=priority,
+        )  # fmt: skip
+
+    prompt = list(range(5 * PAGE_SIZE))
+    victim, urgent = request(prompt, 0), request([500, 501], -1)
+    results: deque[StepResult] = deque()
+    scheduler.submit(victim)
+    results.append(ranks.step(scheduler.schedule()))
+    scheduler.submit(urgent)
+    results.append(ranks.step(scheduler.schedule()))
+    assert victim.preemptions == 1 and urgent.pages
+    scheduler.abort(urgent)
+    results.append(ranks.step(scheduler.schedule()))
+    assert victim.pages and victim.planned == 8
+    scheduler.update(results.popleft())
+    assert victim.computed == 0, "that was for its stay before"
+    while scheduler.busy:
+        while results:
+            scheduler.update(results.popleft())
+        if scheduler.busy:
+            results.append(ranks.step(scheduler.schedule()))
+    assert list(victim.tokens) == expected(prompt, 3) and scheduler.pool.used_pages == 0
