@@ -13,7 +13,7 @@ import threading
 
 from ..core.errors import ConfigError
 from ..core.logs import set_up_logs
-from .group import GroupFailed, WorkerGroup
+from .group import GroupFailed, WorkerGroup, check_group
 from .group.errors import EXIT_ENGINE_DEAD
 from .options import parse
 
@@ -27,7 +27,9 @@ def main() -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stop.set())
     try:
-        group = WorkerGroup(parse())
+        spec = parse()
+        check_group(spec)  # before any rank is started
+        group = WorkerGroup(spec)
         group.start()
     except (ConfigError, GroupFailed, OSError) as error:
         sys.stderr.write(f"headway worker: {error}\n")
