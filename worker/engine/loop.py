@@ -144,7 +144,9 @@ class Engine:
         plan, sent_at = self._out.popleft()
         now = time.perf_counter()
         # While several are out, a step begins when the one before ends.
-        self._meter.step(plan, now - max(sent_at, self._result_at), result.model_seconds)
+        # With one stage every row is in the next plan, too.
+        turns = 1 + len(self._out) if self._scheduler.limits.stages > 1 else 1
+        self._meter.step(plan, now - max(sent_at, self._result_at), result.model_seconds, turns)
         self._result_at = now
 
     def _take(self, outcome: Outcome) -> None:

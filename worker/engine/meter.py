@@ -17,9 +17,13 @@ class Meter:
         self.model_seconds = 0.0
         self.prefill_rate = 0.0
         self.decode_step_s = 0.0
+        self._decode_plan_s = 0.0
 
-    def step(self, plan: StepPlan, seconds: float, model_seconds: float) -> None:
-        """Counts one step that took `seconds` from planning to report; one in which all sat out is none."""
+    def step(self, plan: StepPlan, seconds: float, model_seconds: float, turns: int = 1) -> None:
+        """Counts one step that took `seconds` from planning to report; one in which all sat out is none.
+
+        `turns` plans are out for different rows each: a row's next token comes after as many steps.
+        """
         if not plan.work:
             return
         self.steps += 1
@@ -28,9 +32,10 @@ class Meter:
         decoding = sum(item.count == 1 and item.sample for item in plan.work)
         prefill = plan.total_tokens - decoding
         if not prefill:
-            self.decode_step_s = _smooth(self.decode_step_s, seconds)
+            self._decode_plan_s = _smooth(self._decode_plan_s, seconds)
+            self.decode_step_s = _smooth(self.decode_step_s, seconds * turns)
         elif prefill >= MIN_PREFILL_TOKENS:
-            spent = seconds - (self.decode_step_s if decoding else 0.0)
+            spent = seconds - (self._decode_plan_s if decoding else 0.0)
             self.prefill_rate = _smooth(self.prefill_rate, prefill / max(spent, seconds / 10))
 
 
