@@ -1,4 +1,5 @@
-"""What routers predict from: a decode step is the time from one token of a row to its next, whatever is out."""
+"""What routers predict from: a decode step is the time from one token of a row to its next, whatever is out, and a
+prompt is measured however small the steps are."""
 
 from array import array
 from collections import deque
@@ -75,3 +76,9 @@ def test_a_decode_step_is_the_time_between_tokens_of_a_row(
     reports, ended_at = serve(monkeypatch, stages, requests, prompt=2, token_budget=64)
     measured_ms = max(report.figures.decode_step_ms for report in reports[-3:])
     assert measured_ms == pytest.approx(ended_at / TOKENS * 1000, rel=0.15)
+
+
+@pytest.mark.parametrize("token_budget", [1, 2, 8, 64])
+def test_prompts_are_measured_with_every_token_budget(monkeypatch: pytest.MonkeyPatch, token_budget: int) -> None:
+    reports, _ = serve(monkeypatch, 1, requests=1, prompt=40, token_budget=token_budget)
+    assert reports[-1].figures.prefill_rate == pytest.approx(min(token_budget, 40) / STAGE_S, rel=0.15)

@@ -47,7 +47,7 @@ class Engine:
         self._out: deque[tuple[StepPlan, float]] = deque()
         self._result_at = 0.0
         self._publish = publish
-        self._meter = Meter()
+        self._meter = Meter(scheduler.limits.token_budget)
         self._requests: dict[tuple[int, int], Request] = {}
         self._deadlines = Deadlines()
         self._leaving: set[int] = set()

@@ -5,13 +5,14 @@ from __future__ import annotations
 from ..plan import StepPlan
 
 SMOOTHING = 0.1
-MIN_PREFILL_TOKENS = 16  # below that, a step's fixed cost hides what a token costs
+MIN_PREFILL_TOKENS = 16  # below that, a step's fixed cost hides what a token costs, unless no step has many more
 
 
 class Meter:
     """Exponentially smoothed rates, and the totals since the start."""
 
-    def __init__(self) -> None:
+    def __init__(self, token_budget: int) -> None:
+        self._least_prefill = min(MIN_PREFILL_TOKENS, max(1, token_budget // 2))
         self.steps = 0
         self.step_seconds = 0.0
         self.model_seconds = 0.0
@@ -34,7 +35,7 @@ class Meter:
         if not prefill:
             self._decode_plan_s = _smooth(self._decode_plan_s, seconds)
             self.decode_step_s = _smooth(self.decode_step_s, seconds * turns)
-        elif prefill >= MIN_PREFILL_TOKENS:
+        elif prefill >= self._least_prefill:
             spent = seconds - (self._decode_plan_s if decoding else 0.0)
             self.prefill_rate = _smooth(self.prefill_rate, prefill / max(spent, seconds / 10))
 
