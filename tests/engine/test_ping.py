@@ -2,10 +2,8 @@
 
 import time
 
-import pytest
-
 from headway.core.errors import Unavailable
-from headway.worker.engine import loop
+from headway.worker.engine import Engine
 from headway.worker.engine.commands import Refuse, Stop
 from headway.worker.engine.reports import StepReport
 from headway.worker.pages import PagePool
@@ -17,8 +15,7 @@ LIMITS = Limits(
 )
 
 
-def test_commands_that_make_no_step_put_no_ping_off(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(loop, "PING_INTERVAL_S", 0.05)
+def test_commands_that_make_no_step_put_no_ping_off() -> None:
     give_up_at = time.monotonic() + 10
     plans: list[StepPlan] = []
 
@@ -35,7 +32,7 @@ def test_commands_that_make_no_step_put_no_ping_off(monkeypatch: pytest.MonkeyPa
         late = time.monotonic() > give_up_at
         engine.inbox.put(Stop() if late else Refuse(session=0, id=1, error=Unavailable("no")))
 
-    engine = loop.Engine(Scheduler(LIMITS, PagePool(4, 4)), Plane(), publish)
+    engine = Engine(Scheduler(LIMITS, PagePool(4, 4)), Plane(), publish, ping_interval_s=0.05)
     engine.inbox.put(Refuse(session=0, id=1, error=Unavailable("no")))
     engine.run()
     assert [(plan.added, plan.work) for plan in plans] == [([], [])]

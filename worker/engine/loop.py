@@ -22,8 +22,6 @@ from .meter import Meter
 from .reports import Figures, Output, Refused, StepReport
 from .warm_up import warm_up
 
-PING_INTERVAL_S = 1.0
-
 
 class Plane(Protocol):
     """The way to the ranks and back. Both raise when the group cannot go on."""
@@ -40,13 +38,20 @@ class Plane(Protocol):
 class Engine:
     """Requests in, reports out. `publish` is called from the loop's thread and must not block."""
 
-    def __init__(self, scheduler: Scheduler, plane: Plane, publish: Callable[[StepReport], None]) -> None:
+    def __init__(
+        self,
+        scheduler: Scheduler,
+        plane: Plane,
+        publish: Callable[[StepReport], None],
+        ping_interval_s: float = 1.0,
+    ) -> None:
         self.inbox: SimpleQueue[Command] = SimpleQueue()
         self._scheduler = scheduler
         self._plane = plane
         self._out: deque[tuple[StepPlan, float]] = deque()
         self._result_at = 0.0
         self._publish = publish
+        self._ping_interval_s = ping_interval_s
         self._meter = Meter(scheduler.limits.token_budget)
         self._requests: dict[tuple[int, int], Request] = {}
         self._deadlines = Deadlines()
@@ -96,7 +101,7 @@ class Engine:
 
     def _ping_due_in(self) -> float:
         """Seconds. Counted from the last plan, so that commands which give the ranks nothing to do put no ping off."""
-        return self._plan_at + PING_INTERVAL_S - time.monotonic()
+        return self._plan_at + self._ping_interval_s - time.monotonic()
 
     def figures(self) -> Figures:
         """The load now. Only for the loop's thread."""

@@ -68,6 +68,7 @@ class Followers:
         self.results: RingReader | Receiver
         self.members: list[Member] = []
         self.sent = 0
+        self.worked = 0  # the last plan that was no mere ping
         self._pulse = Pulse(spec.world_size, spec.engine.step_timeout_s)
         self._changed = threading.Condition()
         self._failed = False
@@ -223,7 +224,7 @@ class Followers:
                     self._died(member)
                 else:
                     self._poll.register(member.pidfd, select.POLLIN)
-            tick_ms = max(10, min(250, int(self._spec.engine.step_timeout_s * 200)))
+            tick_ms = max(1, int(self._pulse.tick_s * 1000))
             while not self._leaving:
                 for fd, _ in self._poll.poll(tick_ms):
                     self._heard(fd)
@@ -345,7 +346,7 @@ class Followers:
 
     def _check_pulse(self) -> None:
         marks = [self.plans.mark(rank) for rank in range(len(self.members))]
-        late = self._pulse.check(time.monotonic(), self.sent, marks)
+        late = self._pulse.check(time.monotonic(), self.sent, self.worked, marks)
         if late:
             names = ", ".join(str(rank) for rank in late)
             self._fail(f"no progress for {self._spec.engine.step_timeout_s:g} s in step {self.sent} on rank {names}")

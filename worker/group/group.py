@@ -35,6 +35,7 @@ from .launcher import RankLauncher, SubprocessLauncher
 from .nodes.place import free_port, in_url
 from .plane import StepPlane
 from .process import dump_stacks, dump_stacks_on_signal, spare_collector
+from .pulse import ping_interval
 
 log = logging.getLogger(__name__)
 
@@ -187,7 +188,7 @@ class WorkerGroup:
         )
         pool = PagePool(limits.total_pages, limits.page_size, _make_tiers(pages, followers))
         scheduler = Scheduler(limits, pool, self._crew)
-        return Engine(scheduler, plane, self._service.publish)
+        return Engine(scheduler, plane, self._service.publish, ping_interval(self.spec.engine.step_timeout_s))
 
     def _serve(self, info: ModelInfo, engine: Engine, followers: Followers) -> None:
         """From here on requests are taken, and failures end the process."""

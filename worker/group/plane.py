@@ -23,6 +23,8 @@ class StepPlane:
     def send(self, plan: StepPlan) -> None:
         """Raises TimeoutError when a rank takes no more plans."""
         followers = self._followers
+        if plan.work or plan.moves or plan.adapters:
+            followers.worked = plan.step
         followers.sent = plan.step
         followers.plans.write(self._encoder.encode(plan), self._timeout_s)
         self._out.append(plan)
