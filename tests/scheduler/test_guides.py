@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from array import array
+from collections import deque
 from collections.abc import Collection
 
 import hypothesis.strategies as st
 from fake_ranks import PAGE_SIZE, FakeRanks
 from hypothesis import given, settings
+from msgspec import structs
 
 from headway.core.blocks import root_key
 from headway.core.errors import HeadwayError, InvalidRequest
@@ -108,9 +110,12 @@ def submit(scheduler: Scheduler, at: int, length: int, max_new: int, guide: Pace
     return request
 
 
-def run(requests: list[tuple[int, int, PacedGuide | None]]) -> tuple[list[Outcome], list[list[int]], int]:
-    """Last outcome and tokens of each request, and the steps in which any of them made progress."""
-    scheduler = Scheduler(LIMITS, PagePool(PAGES, PAGE_SIZE), PacedCrew())
+def run(
+    requests: list[tuple[int, int, PacedGuide | None]], stages: int = 1, ahead: bool = False
+) -> tuple[list[Outcome], list[list[int]], int]:
+    """Last outcome and tokens of each request, and the results that it took. With `ahead` plans go out as long as they
+    may before a result is taken."""
+    scheduler = Scheduler(structs.replace(LIMITS, stages=stages), PagePool(PAGES, PAGE_SIZE), PacedCrew())
     guided: dict[bytes, Request] = {}
     ranks = CheckedRanks(guided)
     live = []
@@ -119,12 +124,14 @@ def run(requests: list[tuple[int, int, PacedGuide | None]]) -> tuple[list[Outcom
         guided[at.to_bytes(8, "little")] = live[-1]
     ends: dict[Request, Outcome] = {}
     tokens: dict[Request, list[int]] = {request: [] for request in live}
+    results: deque[StepResult] = deque()
     steps = 0
     while scheduler.busy:
         steps += 1
         assert steps < 3000, "requests do not end"
-        plan = scheduler.schedule()
-        for outcome in (*scheduler.update(ranks.step(plan)), *scheduler.settle()):
+        while scheduler.may_plan and (ahead or not results):
+            results.append(ranks.step(scheduler.schedule()))
+        for outcome in (*scheduler.update(results.popleft()), *scheduler.settle()):
             assert outcome.request not in ends
             tokens[outcome.request] += outcome.token_ids
             if outcome.ended:
@@ -139,9 +146,15 @@ guides = st.none() | st.builds(
 
 
 @settings(max_examples=200, deadline=None)
-@given(st.lists(st.tuples(st.integers(1, 20), st.integers(1, 16), guides), min_size=1, max_size=7))
-def test_the_pace_of_grammars_changes_no_tokens(requests: list[tuple[int, int, PacedGuide | None]]) -> None:
-    ends, tokens, _ = run(requests)
+@given(
+    st.lists(st.tuples(st.integers(1, 20), st.integers(1, 16), guides), min_size=1, max_size=7),
+    st.integers(1, 3),
+    st.booleans(),
+)
+def test_the_pace_of_grammars_changes_no_tokens(
+    requests: list[tuple[int, int, PacedGuide | None]], stages: int, ahead: bool
+) -> None:
+    ends, tokens, _ = run(requests, stages, ahead)
     _, free, _ = run([(length, max_new, None) for length, max_new, _ in requests])
     for (_, max_new, guide), end, got, whole in zip(requests, ends, tokens, free, strict=True):
         assert got == whole[: len(got)]

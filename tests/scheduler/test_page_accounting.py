@@ -50,8 +50,6 @@ def expected_output(tokens: list[int], salt: bytes, max_new: int) -> list[int]:
 
 
 class Machine(RuleBasedStateMachine):
-    stages = 1
-
     def __init__(self) -> None:
         super().__init__()
         self.results: deque[StepResult] = deque()
@@ -63,10 +61,10 @@ class Machine(RuleBasedStateMachine):
         self.replayed: set[BlockKey] = set()
         self.ids = 0
 
-    @initialize(forecast=st.booleans())
-    def begin(self, forecast: bool) -> None:
+    @initialize(forecast=st.booleans(), stages=st.just(1))
+    def begin(self, forecast: bool, stages: int) -> None:
         self.pool = PagePool(TOTAL_PAGES, PAGE_SIZE)
-        self.scheduler = Scheduler(structs.replace(LIMITS, admission_forecast=forecast, stages=self.stages), self.pool)
+        self.scheduler = Scheduler(structs.replace(LIMITS, admission_forecast=forecast, stages=stages), self.pool)
         self.ranks = FakeRanks(TOTAL_PAGES, VOCABULARY)
 
     @rule(
@@ -117,6 +115,7 @@ class Machine(RuleBasedStateMachine):
             free_rows = LIMITS.max_sequences - self.scheduler.running
             assert self.scheduler.waiting >= LIMITS.max_waiting + free_rows
             return
+        assert self.scheduler.running + self.scheduler.waiting <= LIMITS.max_waiting + LIMITS.max_sequences
         self.live.append(request)
         self.wanted[request] = expected_output(tokens, salt, request.max_new_tokens)
         self.got[request] = []
@@ -253,7 +252,9 @@ class Machine(RuleBasedStateMachine):
 class Pipelined(Machine):
     """As many plans out as stages, each request in one of them."""
 
-    stages = 3
+    @initialize(forecast=st.booleans(), stages=st.integers(2, 3))
+    def begin(self, forecast: bool, stages: int) -> None:
+        super().begin(forecast, stages)
 
     def one_step(self, ahead: bool = False) -> None:
         alone = ahead and not self.results

@@ -27,12 +27,18 @@ ROOTS = [root_key("revision", tenant_salt=str(root)) for root in range(2)]
 
 
 class TieredMachine(base.Machine):
-    @initialize(forecast=st.booleans(), host=st.sampled_from([1, 6, 12]), disk=st.sampled_from([0, 4, 30]))
-    def begin(self, forecast: bool, host: int = 1, disk: int = 0) -> None:
+    @initialize(
+        forecast=st.booleans(),
+        stages=st.integers(1, 3),
+        host=st.sampled_from([1, 6, 12]),
+        disk=st.sampled_from([0, 4, 30]),
+    )
+    def begin(self, forecast: bool, stages: int, host: int = 1, disk: int = 0) -> None:
         self.ranks = TieredRanks(base.TOTAL_PAGES, base.VOCABULARY, host, disk)
         self.tiers = Tiers(host, disk, self.ranks.progress)
         self.pool = PagePool(base.TOTAL_PAGES, PAGE_SIZE, self.tiers)
-        self.scheduler = Scheduler(structs.replace(base.LIMITS, admission_forecast=forecast), self.pool)
+        limits = structs.replace(base.LIMITS, admission_forecast=forecast, stages=stages)
+        self.scheduler = Scheduler(limits, self.pool)
         self.mirror: dict[Medium, set[BlockKey]] = {medium: set() for medium in Medium}
         self.stuck = 0
 
@@ -143,7 +149,7 @@ class TieredMachine(base.Machine):
             return
         steps = 0
         while self.live or self.results:
-            self.one_step()
+            self.one_step(ahead=steps % 2 == 0)
             self.ranks.finish(1)
             steps += 1
             assert steps < 2000, "requests do not end"
