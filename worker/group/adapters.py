@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import logging
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
@@ -62,13 +63,16 @@ class AdapterLoader:
         return reads[0].revision, max(read.highest_rank for read in reads)
 
 
-def serve_reads(leader: Attachment, runner: HasAdapters) -> threading.Thread:
-    """A follower's side: a thread that reads what the leader asks for until the connection ends."""
+def serve_reads(leader: Attachment, runner: HasAdapters, on_serving: Callable[[], None]) -> threading.Thread:
+    """A follower's side: a thread that reads what the leader asks for until the connection ends, and calls `on_serving`
+    when the leader says that it serves."""
 
     def serve() -> None:
         try:
             while (message := leader.receive()) is not None:
-                if isinstance(message, control.ReadAdapter):
+                if isinstance(message, control.Serving):
+                    on_serving()
+                elif isinstance(message, control.ReadAdapter):
                     leader.send(_read(runner.adapters, message.number, Path(message.path)))
         except OSError:
             return  # the leader is gone; whoever watches it ends this process

@@ -95,7 +95,8 @@ class Beside:
         control.send(self._link, message)
 
     def receive(self) -> control.Message | None:
-        while isinstance(message := control.receive(self._link), control.Serving):
+        message = control.receive(self._link)
+        if isinstance(message, control.Serving):
             self._vigil.begin()
         return message
 

@@ -77,7 +77,7 @@ def _run(spec: RankSpec, leader: Attachment) -> None:
     runner.allocate(pages.device, pages.host, pages.disk, leader.note)
     comm.loaded(group.engine.step_timeout_s)
     leader.send(control.Allocated())
-    serve_reads(leader, runner)
+    serve_reads(leader, runner, on_serving=spare_collector)  # for what the warm-up leaves behind
     core = take_core(group.world_size) if group.device == "cpu" else None
     if core is not None:
         log.info("rank %d computes on core %d", spec.rank, core.number)

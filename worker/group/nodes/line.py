@@ -110,7 +110,7 @@ class Line:
 
     def _heard(self, message: control.Message) -> None:
         match message:
-            case control.Beat() | control.Serving():  # the connection itself tells when the leader is gone
+            case control.Beat():  # the connection itself tells when the leader is gone
                 pass
             case control.Stacks():
                 dump_stacks()
