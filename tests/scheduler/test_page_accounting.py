@@ -203,6 +203,8 @@ class Machine(RuleBasedStateMachine):
         for line in (roster.running, roster.waiting):
             urgencies = [request.urgency for request in line]
             assert urgencies == sorted(urgencies)
+        most = sum(roster.pool.pages_for(request.prompt_tokens + request.max_new_tokens) for request in roster.running)
+        assert roster.most_pages == most
         running = {key for request in roster.running for key in request.keys[request.computed // PAGE_SIZE :]}
         assert set(roster.underway._owners) <= running, "nobody waits for what nobody computes"
 

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from headway.worker.pages import Entry, Medium, Place
+from headway.worker.pages import Entry, Medium, PagePool, Place
 from headway.worker.tiers import Progress, Tiers
 from headway.worker.tiers import tiers as module
 
@@ -103,6 +103,9 @@ def test_a_disk_that_fails_or_says_nothing_is_given_up(
     (change,) = tiers.events.drain()
     assert change.medium is Medium.DISK and len(change.keys) == 4
     assert tiers.host.blank == 0, "its slot is not touched while a rank may still write it"
+    tiers.spill(9, entry(0))
+    moves = tiers.drain()
+    assert moves is not None and moves.spills, "nobody brings it any longer"
     disk.progress = Progress(job, True)
     tiers.settle()
     assert tiers.host.blank == 1 and tiers.figures().disk_total == 0
@@ -128,3 +131,61 @@ def test_a_disk_is_timed_from_what_it_finished_last(tiers: Tiers, disk: Disk, mo
         now += seconds
         tiers.settle()
         assert tiers.broken is broken
+
+
+def test_a_spill_whose_slot_is_taken_again_before_the_plan_is_dropped(tiers: Tiers) -> None:
+    """Else the ranks would write into a slot that the disk is reading into."""
+    disk_slot = tiers.disk.find(entry(0))
+    assert disk_slot is not None
+    tiers.spill(7, entry(20))
+    tiers.spill(8, entry(21))
+    assert tiers.read([Place(Medium.DISK, disk_slot)])
+    moves = tiers.drain()
+    assert moves is not None
+    assert [page for page, _ in moves.spills] == [8] and tiers.find(entry(20)) is None
+
+
+def test_a_page_that_is_being_read_is_not_copied_down_as_well(tiers: Tiers, disk: Disk) -> None:
+    push_out(tiers)
+    disk.progress = Progress(4, False)
+    tiers.settle()
+    place = tiers.find(entry(0))
+    assert place is not None and tiers.read([place])
+    tiers.spill(9, entry(0))
+    moves = tiers.drain()
+    assert moves is not None and not moves.spills
+
+
+def test_reads_leave_half_of_the_host_to_others(disk: Disk) -> None:
+    tiers = Tiers(4, 8, disk)
+    for number in range(8):
+        tiers.spill(number, entry(number))
+        if number % 4 == 3:
+            tiers.drain()
+            disk.progress = Progress(tiers._number, False)
+            tiers.settle()
+    places = [Place(Medium.DISK, tiers.disk.find(entry(number))) for number in range(4)]
+    assert tiers.read(places)
+    moves = tiers.drain()
+    assert moves is not None and [write for write, _, _ in moves.disk].count(False) == 2
+
+
+def test_no_more_writes_wait_at_the_disk_than_may(disk: Disk, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "MAX_WRITES", 2)
+    tiers = Tiers(4, 8, disk)
+    for number in range(4):
+        tiers.spill(number, entry(number))
+    for jobs, finished in ((2, 1), (1, 3), (1, 4)):
+        moves = tiers.drain()
+        assert moves is not None and len(moves.disk) == jobs
+        disk.progress = Progress(finished, False)
+        tiers.settle()
+    assert tiers.disk.stored == 4 and tiers.drain() is None
+
+
+def test_what_collides_with_a_page_in_a_tier_is_not_stored(tiers: Tiers) -> None:
+    pool = PagePool(2, 16, tiers)
+    (page,) = pool.take(1)
+    other = entry(0, tokens=b"others")
+    assert not pool.store(page, other.key, other.parent, other.tokens)
+    assert not pool.keys()
