@@ -94,6 +94,32 @@ def test_after_a_failure_jobs_are_counted_and_not_done(tmp_path: Path, monkeypat
     assert Progress.of_all([Progress(5, False).word, Progress(3, True).word]) == Progress(3, True)
 
 
+def test_a_page_that_is_another_than_was_written_is_told_of(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    rank = Rank(tmp_path)
+    rank.tiers.apply(PageMoves(spills=[(0, 0), (1, 1)], disk=[(True, 0, 0), (True, 1, 3)]))
+    rank.wait(2)
+    assert rank.tiers._disk is not None
+    file, size = rank.tiers._disk._file, rank.tiers._disk._size
+    at = 3 * size + size // 2
+    os.pwrite(file, bytes([os.pread(file, 1, at)[0] ^ 1]), at)
+    rank.tiers.apply(PageMoves(disk=[(False, 2, 3)]))
+    assert rank.wait(3) == Progress(3, False, spoilt=3)
+    rank.tiers.apply(PageMoves(disk=[(False, 2, 0), (False, 1, 3), (False, 1, 0)]))
+    assert rank.wait(6) == Progress(6, False, spoilt=5)
+    assert Progress.of(rank.words[-1]) == rank.tiers.progress
+    assert [record.levelname for record in caplog.records] == ["ERROR"], "once"
+    rank.tiers.close()
+
+
+@pytest.mark.parametrize("finished", [0, 7, 1 << 30])
+def test_a_word_tells_what_was_spoilt_of_late(finished: int) -> None:
+    for progress in (Progress(finished, True), Progress(finished + 1, False, finished + 1)):
+        assert Progress.of(progress.word) == progress and progress.word < 1 << 64
+    assert Progress.of(Progress(finished + (1 << 21), False, 1).word).spoilt == 0
+    words = [Progress(finished + 9, False, finished + 4).word, Progress(finished + 3, False).word]
+    assert Progress.of_all(words) == Progress(finished + 3, False, finished + 4)
+
+
 def test_a_file_system_without_nameless_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     real = os.open
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 from pathlib import Path
 
+import numpy as np
 from engine_client import GREEDY, EngineSession, channel_to
 from worker_process import WorkerProcess, wait_gone
 
@@ -48,11 +49,10 @@ def totals(session: EngineSession) -> engine_pb2.LoadTotals:
     return session.reports[-1].load.totals
 
 
-async def run(session: EngineSession) -> None:
+async def run(session: EngineSession) -> list[list[int]]:
     """Alone and computed is what all are compared with; then in turn, so that each finds what the others pushed out;
     then all at once, with preemptions."""
-    ways = [WAYS[which % 2] for which in range(len(PROMPTS))]
-    pairs = list(zip(PROMPTS, ways, strict=True))
+    pairs = [(prompt, WAYS[which % 2]) for which, prompt in enumerate(PROMPTS)]
     expected = [(await session.generate(prompt, NEW, way, cache_bypass=True)).token_ids for prompt, way in pairs]
     before = totals(session)
     in_turn = [await session.generate(prompt, NEW, way) for prompt, way in pairs]
@@ -64,6 +64,23 @@ async def run(session: EngineSession) -> None:
     assert between.disk_cached_tokens > before.disk_cached_tokens
     assert sum(stream.cached_tokens for stream in in_turn) > 16 * PAGES, "more than the device holds"
     assert totals(session).host_cached_tokens > before.host_cached_tokens
+    return [list(tokens) for tokens in expected]
+
+
+def spoil(pid: int, directory: Path) -> None:
+    """Flips a bit in every byte of the file behind a rank's tier."""
+    (link,) = (link for link in Path(f"/proc/{pid}/fd").iterdir() if link.readlink().is_relative_to(directory))
+    with link.open("r+b") as file:
+        flipped = np.frombuffer(file.read(), np.uint8) ^ 1
+        file.seek(0)
+        file.write(flipped.tobytes())
+
+
+async def outlive_a_spoilt_disk(session: EngineSession, worker: WorkerProcess, expected: list[list[int]]) -> None:
+    """What its pages say is not believed, and computed again; the log says so once."""
+    for which, prompt in enumerate(PROMPTS):
+        assert (await session.generate(prompt, NEW, WAYS[which % 2])).token_ids == expected[which]
+    assert worker.log.read_text().count("the KV tier's file gives back another page") == 1
 
 
 def empty(directory: Path) -> bool:
@@ -74,12 +91,14 @@ async def check(worker: WorkerProcess, directory: Path) -> None:
     """One group, from its first request to its end by SIGKILL."""
     async with channel_to(worker.endpoint) as channel:
         session = await EngineSession(channel, "router").open()
-        await run(session)
+        expected = await run(session)
         load = await settled(session)
         known = mirror(session.reports)
         late = await EngineSession(channel, "late").open()
         await late.report(lambda report: report.snapshot and not report.snapshot_continues)
         assert mirror(late.reports) == known == mirror(session.reports), "a snapshot names the media, too"
+        spoil(worker.pids[1], directory)
+        await outlive_a_spoilt_disk(session, worker, expected)
         await session.close()
         await late.close()
     assert (len(known[IN_HOST]), len(known[ON_DISK])) == (load.host_used_pages, load.disk_used_pages)

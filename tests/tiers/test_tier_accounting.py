@@ -1,6 +1,7 @@
 """The scheduler's own machine, with a host and a disk tier under few pages: all that it promises still holds (tokens,
 ends, pages, priorities), every tier's slots add up, what the leader believes of a slot is what lies there, and a
-router's mirror made of the events equals the tiers at all times. The disk takes its time, and fails now and then."""
+router's mirror made of the events equals the tiers at all times. The disk takes its time, spoils pages, and fails now
+and then."""
 
 from __future__ import annotations
 
@@ -51,6 +52,10 @@ class TieredMachine(base.Machine):
     def disk_breaks(self, really: bool) -> None:
         self.ranks.broken = really
         self.ranks.finish(int(really))
+
+    @rule()
+    def disk_spoils_a_page(self) -> None:
+        self.ranks.spoils = True
 
     @rule(
         turns=st.lists(st.tuples(st.integers(0, 2), st.sampled_from([22, 30])), min_size=2, max_size=5),

@@ -189,3 +189,28 @@ def test_what_collides_with_a_page_in_a_tier_is_not_stored(tiers: Tiers) -> None
     other = entry(0, tokens=b"others")
     assert not pool.store(page, other.key, other.parent, other.tokens)
     assert not pool.keys()
+
+
+def test_a_page_that_the_disk_has_spoilt_is_gone(tiers: Tiers, disk: Disk) -> None:
+    push_out(tiers)
+    disk.progress = Progress(4, False)
+    tiers.settle()
+    place = tiers.find(entry(0))
+    assert place is not None
+    job = tiers.read([place])
+    tiers.drain()
+    tiers.events.drain()
+    disk.progress = Progress(job, False, spoilt=job)
+    tiers.settle()
+    assert tiers.find(entry(0)) is None and not tiers.reads(job) and not tiers.broken
+    assert tiers.host.blank == 1 and tiers.figures().read == 0
+    (change,) = tiers.events.drain()
+    assert change.medium is Medium.DISK and list(change.keys) == [entry(0).key]
+    place = tiers.find(entry(1))
+    assert place is not None
+    job = tiers.read([place])
+    tiers.drain()
+    disk.progress = Progress(job, False, spoilt=job - 1)
+    tiers.settle()
+    place = tiers.find(entry(1))
+    assert place is not None and place.medium is Medium.HOST, "the next one is sound"

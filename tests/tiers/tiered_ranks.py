@@ -13,7 +13,7 @@ Page = list[int | None]
 
 
 class TieredRanks(FakeRanks):
-    """`finish` does disk jobs; with `broken` set they only count."""
+    """`finish` does disk jobs; with `broken` set they only count. With `spoils` the next read brings another page."""
 
     def __init__(self, total_pages: int, vocabulary: int, host_pages: int, disk_pages: int) -> None:
         super().__init__(total_pages, vocabulary)
@@ -22,10 +22,12 @@ class TieredRanks(FakeRanks):
         self.jobs: deque[tuple[bool, int, int]] = deque()
         self.finished = 0
         self.broken = False
+        self.spoils = False
+        self.spoilt = 0
         self.fetched = 0
 
     def progress(self) -> Progress:
-        return Progress(self.finished, self.broken)
+        return Progress.of(Progress(self.finished, self.broken, self.spoilt).word)
 
     def step(self, plan: StepPlan) -> StepResult:
         if plan.moves is not None:
@@ -65,4 +67,6 @@ class TieredRanks(FakeRanks):
                 self.disk[disk_slot] = self.host[slot]
             else:
                 assert self.disk[disk_slot] is not None
-                self.host[slot] = self.disk[disk_slot]
+                self.host[slot] = [None] * PAGE_SIZE if self.spoils else self.disk[disk_slot]
+                if self.spoils:
+                    self.spoils, self.spoilt = False, self.finished

@@ -13,6 +13,7 @@ from queue import SimpleQueue
 from typing import NamedTuple
 
 import numpy as np
+import xxhash
 from numpy.typing import NDArray
 
 from ...core.errors import ConfigError
@@ -31,7 +32,9 @@ class DiskJob(NamedTuple):
 
 
 class DiskTier:
-    """Copies between the rows of `host` ([slots, bytes] uint8) and a file of as many bytes a page."""
+    """Copies between the rows of `host` ([slots, bytes] uint8) and a file of as many bytes a page.
+
+    Of each page a checksum stays in memory: what comes back as something else is told, and is not to be used."""
 
     def __init__(
         self, directory: Path, pages: int, host: NDArray[np.uint8], report: Callable[[int], None] = lambda word: None
@@ -40,6 +43,7 @@ class DiskTier:
         ConfigError."""
         self._host = host
         self._size = host.shape[1]
+        self._sums = np.zeros(pages, np.uint64)
         self._report = report
         self._progress = Progress(0, False)
         self._jobs: SimpleQueue[DiskJob | None] = SimpleQueue()
@@ -68,21 +72,35 @@ class DiskTier:
 
     def _work(self) -> None:
         while (job := self._jobs.get()) is not None:
-            broken = self._progress.broken
+            finished, broken, spoilt = self._progress
+            number = finished + 1
             if not broken:
                 try:
-                    self._do(job)
+                    spoilt = spoilt if self._do(job) else self._tell_of(number)
                 except Exception:
                     log.exception("the KV tier's file cannot be %s", "written" if job.write else "read")
                     broken = True
-            self._progress = Progress(self._progress.finished + 1, broken)
+            self._progress = Progress(number, broken, spoilt)
             self._report(self._progress.word)
 
-    def _do(self, job: DiskJob) -> None:
+    def _tell_of(self, number: int) -> int:
+        if not self._progress.spoilt:
+            log.error(
+                "the KV tier's file gives back another page than was written to it: such pages are computed again"
+            )
+        return number
+
+    def _do(self, job: DiskJob) -> bool:
+        """Whether the page is what it was."""
         if job.ready is not None:
             job.ready()
-        row, at = memoryview(self._host[job.slot]), job.disk_slot * self._size
-        move = os.pwrite if job.write else _pread
+        page = self._host[job.slot]
+        if job.write:
+            self._sums[job.disk_slot] = xxhash.xxh3_64_intdigest(page)
+        self._move(os.pwrite if job.write else _pread, memoryview(page), job.disk_slot * self._size)
+        return job.write or xxhash.xxh3_64_intdigest(page) == int(self._sums[job.disk_slot])
+
+    def _move(self, move: Callable[[int, memoryview, int], int], row: memoryview, at: int) -> None:
         while row:
             count = move(self._file, row, at)
             if not count:

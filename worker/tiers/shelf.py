@@ -68,9 +68,7 @@ class Shelf:
         if not self._unpinned:
             return None
         slot, _ = self._unpinned.popitem(last=False)
-        key = self._entries.pop(slot).key
-        del self._index[key]
-        self._events.removed(key, self.medium)
+        self._forget(slot)
         return slot
 
     def store(self, slot: int, entry: Entry) -> None:
@@ -84,6 +82,12 @@ class Shelf:
     def give_back(self, slot: int) -> None:
         """The taken slot holds nothing."""
         assert slot not in self._entries
+        self._blank.append(slot)
+
+    def drop(self, slot: int) -> None:
+        """The stored page, which is not pinned, is of no use: its slot is blank from here on."""
+        del self._unpinned[slot]
+        self._forget(slot)
         self._blank.append(slot)
 
     def touch(self, slot: int) -> None:
@@ -115,3 +119,8 @@ class Shelf:
         self._index.clear()
         self._unpinned.clear()
         return keys
+
+    def _forget(self, slot: int) -> None:
+        key = self._entries.pop(slot).key
+        del self._index[key]
+        self._events.removed(key, self.medium)

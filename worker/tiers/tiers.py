@@ -77,6 +77,7 @@ class Tiers:
         self._number = 0
         self._finished = 0
         self._void = 0  # jobs up to this one bring nothing that may be used
+        self._spoilt = 0  # reads up to this one may have brought another page than was written
         self._reading: dict[BlockKey, int] = {}
         self._writing: set[BlockKey] = set()
         self._unwritten: OrderedDict[int, None] = (
@@ -155,7 +156,7 @@ class Tiers:
         """Takes what the ranks have finished."""
         if not self._jobs:
             return
-        finished, failed = self._progress()
+        finished, failed, self._spoilt = self._progress()
         if failed and not self.broken:  # before the jobs that count as finished are taken: one of them failed
             self._give_up("failed")
         now = time.monotonic()
@@ -237,7 +238,8 @@ class Tiers:
 
     def _end(self, job: _Job) -> None:
         self._finished = job.number
-        usable = job.number > self._void and not self.broken
+        sound = job.write or job.number > self._spoilt
+        usable = job.number > self._void and not self.broken and sound
         if job.number > self._void:
             if job.write:
                 self._writing.discard(job.entry.key)
@@ -255,6 +257,8 @@ class Tiers:
             self._from_disk.add(job.slot)
         else:
             self.host.give_back(job.slot)
+        if not sound and self.disk.find(job.entry) == job.disk_slot:
+            self.disk.drop(job.disk_slot)
 
     def _give_up(self, why: str) -> None:
         """Without its disk the group goes on. Slots of jobs on their way stay untouched until the ranks are through."""
