@@ -1,10 +1,12 @@
 """Headway beside its peers, and tables for docs/performance.md.
 
-python -m benchmarks.peers [--models demo 79m qwen3-0.6b] [--servers headway vllm llama.cpp transformers] [--best]
+python -m benchmarks.peers [--models demo 79m qwen3-0.6b] [--servers headway vllm llama.cpp transformers]
+    [--types float32 own]
 
 Every server gets the same checkpoint, the same number of threads and the same requests, one server after the other, by
-HTTP. Peers are installed into environments of their own under --folder, once. With --best every server also runs with
-the type that it takes when it is told nothing. --minutes bounds all of it: runs that would come too late are named.
+HTTP. Peers are installed into environments of their own under --folder, once. Each runs in float32, and with the type
+of its own: that which it takes when it is told nothing. --minutes bounds all of it: runs that would come too late are
+named.
 """
 
 from __future__ import annotations
@@ -72,7 +74,7 @@ def loads(model: str, options: argparse.Namespace) -> list[Load]:
 
 def turns(options: argparse.Namespace) -> Iterator[Turn]:
     for model in options.models:
-        for dtype in (FLOAT32, "") if options.best else (FLOAT32,):
+        for dtype in (FLOAT32 if name == FLOAT32 else "" for name in options.types):
             for server in options.servers:
                 every = loads(model, options)
                 # llama.cpp divides its context between its slots: long prompts want another start, with few of them.
@@ -93,7 +95,7 @@ def measure(turn: Turn, options: argparse.Namespace, until: float) -> Iterator[R
     limit = Time(options.seconds, options.patience * longer)
     try:
         with SERVERS[turn.server](turn.launch(options)) as on:
-            if not turn.dtype and on.dtype == FLOAT32:  # which was measured already
+            if not turn.dtype and on.dtype == FLOAT32 in options.types:  # which is measured anyway
                 return
             uvloop.run(run(on, Load("warm-up", WARM_UP, options.prompt_tokens, 8), limit, seed=0))
             for name, begin in runs(turn, on, limit):
@@ -118,7 +120,7 @@ def main() -> None:
     parser.add_argument("--models", nargs="+", default=["demo", "79m", "qwen3-0.6b"])
     parser.add_argument("--servers", nargs="+", default=list(SERVERS), choices=list(SERVERS))
     parser.add_argument("--concurrency", nargs="+", type=int, default=[1, 8, 16, 32, 64])
-    parser.add_argument("--best", action="store_true", help="every server with its own choice of type, too")
+    parser.add_argument("--types", nargs="+", default=[FLOAT32, "own"], choices=[FLOAT32, "own"])
     parser.add_argument("--seconds", type=float, default=3.0, help="of each run; requests that run then are waited for")
     parser.add_argument("--patience", type=float, default=10.0, help="seconds after which a run is cut short")
     parser.add_argument("--minutes", type=float, default=25.0, help="of it all, installing aside")
