@@ -34,9 +34,8 @@ from .servers import FLOAT32, PREPARE, SERVERS, Launch, Running, headway
 WARM_UP = 8
 SHARED = (448, 384)
 PREFIXES = f"a prefix of {PREFIX} tokens"
-# A model whose single request takes longer than a small one's whole run gets more time, and fewer streams at most.
+# A model whose single request takes longer than a small one's whole run gets more time.
 PATIENCE = {"qwen3-0.6b": 3.0}
-MOST_STREAMS = {"qwen3-0.6b": 32}
 
 Run = Callable[[], Coroutine[Any, Any, Figures | Prefixes]]
 
@@ -63,11 +62,10 @@ class Turn(NamedTuple):
         )
 
 
-def loads(model: str, options: argparse.Namespace) -> list[Load]:
+def loads(options: argparse.Namespace) -> list[Load]:
     """The closed loops of one server, those that matter most first."""
     size = (options.prompt_tokens, options.output_tokens)
-    most = MOST_STREAMS.get(model, max(options.concurrency))
-    streams = sorted((n for n in options.concurrency if n <= most), key=lambda n: (n not in (16, 32), n))
+    streams = sorted(options.concurrency, key=lambda n: (n not in (16, 32), n))
     shared = Load(f"8 streams, {SHARED[1]} of {SHARED[0]} prompt tokens shared", 8, SHARED[0], size[1], SHARED[1])
     return [*(Load(f"{n} stream{'s' * (n > 1)}", n, *size) for n in streams), shared]
 
@@ -76,7 +74,7 @@ def turns(options: argparse.Namespace) -> Iterator[Turn]:
     for model in options.models:
         for dtype in (FLOAT32 if name == FLOAT32 else "" for name in options.types):
             for server in options.servers:
-                every = loads(model, options)
+                every = loads(options)
                 # llama.cpp divides its context between its slots: long prompts want another start, with few of them.
                 if server == "llama.cpp":
                     yield Turn(model, server, dtype, every, prefix=False)

@@ -37,17 +37,13 @@ def checkpoint(name: str, folder: Path) -> Path:
     return path
 
 
-def vocab_size(name: str) -> int:
-    """Prompts are drawn from the demo tokenizer's ids, which every one of these models has."""
-    return int(json.loads((DEMO / "config.json").read_text())["vocab_size"])
-
-
 def _write(path: Path, config: dict[str, Any]) -> None:
     path.mkdir(parents=True, exist_ok=True)
     for file in DEMO.iterdir():
         if file.name.startswith(("tokenizer", "chat_template", "special_tokens")):
             shutil.copy(file, path / file.name)
-    eos = json.loads((DEMO / "config.json").read_text())["eos_token_id"]
+    demo = json.loads((DEMO / "config.json").read_text())
+    eos, known = demo["eos_token_id"], demo["vocab_size"]
     (path / "config.json").write_text(json.dumps({**config, "eos_token_id": eos, "bos_token_id": None}, indent=1))
     (path / "generation_config.json").write_text(json.dumps({"eos_token_id": eos}))
     generator = torch.Generator().manual_seed(0)
@@ -57,6 +53,9 @@ def _write(path: Path, config: dict[str, Any]) -> None:
         else (torch.randn(shape, generator=generator) * 0.02).to(torch.bfloat16)
         for key, shape in _tensors(config).items()
     }
+    # Every token that is chosen has a text: some servers tell of no other.
+    for key in {"model.embed_tokens.weight", "lm_head.weight"} & tensors.keys():
+        tensors[key][known:] = 0
     save_file(tensors, path / "model.safetensors", metadata={"format": "pt"})
 
 
