@@ -14,6 +14,7 @@ from .native import native
 from .native.tensors import KINDS, native_takes, native_wide
 
 ALIGNMENT = 64  # bytes
+ROUNDED_AT_ONCE = 256  # outputs: whole blocks of 32
 WHOLE = 127  # the largest number of a weight of 8 bits, and exact in bfloat16
 
 
@@ -32,16 +33,21 @@ class PackedWeight:
         self._kind = KINDS[weight.dtype]
         self.scales: Tensor | None = None
         if int8:
-            numbers, self.scales = whole_numbers(weight)
-            packed = self._packed(numbers.to(weight.dtype))
-            self.data = _aligned(packed.numel(), torch.int8)
-            self.data.copy_(packed)
+            self.data = _aligned(native.packed_size(self._kind, self.outputs, self.inputs), torch.int8)
+            self.scales = torch.empty(self.outputs, dtype=torch.float32)
+            filled = 0
+            for first in range(0, self.outputs, ROUNDED_AT_ONCE):  # what it takes meanwhile is not the weight's size
+                some = weight[first : first + ROUNDED_AT_ONCE]
+                numbers, self.scales[first : first + len(some)] = whole_numbers(some)
+                packed = self._packed(numbers.to(weight.dtype))
+                self.data[filled : filled + packed.numel()].copy_(packed)
+                filled += packed.numel()
         else:
             self.data = self._packed(weight)
 
     def _packed(self, weight: Tensor) -> Tensor:
-        packed = _aligned(native.packed_size(self._kind, self.outputs, self.inputs), weight.dtype)
-        native.pack(self._kind, weight.data_ptr(), packed.data_ptr(), self.outputs, self.inputs)
+        packed = _aligned(native.packed_size(self._kind, *weight.shape), weight.dtype)
+        native.pack(self._kind, weight.data_ptr(), packed.data_ptr(), *weight.shape)
         return packed
 
     def multiply(self, x: Tensor, bias: Tensor | None = None, *, wide: bool = False) -> Tensor:

@@ -11,7 +11,7 @@ from headway.kernels.native import AVAILABLE, native
 pytestmark = pytest.mark.skipif(not AVAILABLE, reason="not built, or turned off")
 
 # inputs, outputs: whole tiles, parts of one in either direction, and the smallest
-SHAPES = [(256, 96), (704, 256), (384, 100), (70, 40), (33, 17), (63, 65), (2, 1), (1, 33)]
+SHAPES = [(256, 96), (704, 256), (384, 100), (70, 40), (33, 17), (63, 65), (2, 1), (1, 33), (40, 300)]
 TYPES = [torch.float32, torch.bfloat16]
 
 
