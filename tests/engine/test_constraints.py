@@ -105,11 +105,11 @@ async def test_logprobs_of_output_and_prompt(worker_of, session_to, shape):
         agree(warm.logprobs, scored.logprobs)
         single = await session.generate([5], 1, GREEDY, prompt_logprobs=0)
         assert single.prompt_logprobs == []
-        crowd = [await session.submit(PROMPT[at:], 24, SAMPLED, **root, **asked) for at in range(0, 24, 4)]
+        crowd = [await session.submit(PROMPT[at:], 60, SAMPLED, **root, **asked) for at in range(0, 24, 4)]
         await asyncio.gather(*(asyncio.wait_for(stream.done.wait(), 60) for stream in crowd))
         assert sum(stream.last.preemptions for stream in crowd) > 0
         for at, stream in zip(range(0, 24, 4), crowd, strict=True):
-            assert len(stream.logprobs) == 24 and stream.last.finish_reason == FINISH_REASON_LENGTH
+            assert len(stream.logprobs) == 60 and stream.last.finish_reason == FINISH_REASON_LENGTH
             assert [place[0][0] for place in stream.prompt_logprobs] == PROMPT[at + 1 :]
         agree(crowd[0].prompt_logprobs, scored.prompt_logprobs)
         agree(crowd[0].logprobs[:NEW], scored.logprobs)
