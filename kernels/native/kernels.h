@@ -10,6 +10,8 @@ typedef uint16_t bf16; /* the upper half of a float */
 
 typedef enum { FLOAT32, BFLOAT16, TYPES } Type;
 
+static inline size_t size_of(Type type) { return type == FLOAT32 ? sizeof(float) : sizeof(bf16); }
+
 /* Activations and the cache (void *) are of the operation's type; norms' weights, biases and rotary tables are float32
  * for both. All of it lies contiguous. */
 

@@ -8,8 +8,6 @@ static size_t words_of(Type type, size_t inputs) {
     return type == FLOAT32 ? inputs : (inputs + TILE_INPUTS - 1) / TILE_INPUTS * (TILE_INPUTS / 2);
 }
 
-static size_t size_of(Type type) { return type == FLOAT32 ? sizeof(float) : sizeof(bf16); }
-
 size_t packed_elements(Type type, size_t outputs, size_t inputs) {
     const size_t blocks = (outputs + BLOCK_OUTPUTS - 1) / BLOCK_OUTPUTS;
     return blocks * BLOCK_OUTPUTS * words_of(type, inputs) * 4 / size_of(type);

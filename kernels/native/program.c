@@ -27,7 +27,7 @@ typedef struct {
 
 static size_t larger(size_t a, size_t b) { return a > b ? a : b; }
 
-static size_t element(const Program *p) { return p->type == FLOAT32 ? sizeof(float) : sizeof(bf16); }
+static size_t element(const Program *p) { return size_of(p->type); }
 
 static size_t longest(const ProgramStep *s) {
     int32_t most = 0;

@@ -4,8 +4,6 @@
 #define BLOCKS_AT_ONCE 2 /* as many as products take together */
 #define FEW_ROWS 16      /* for which numbers are widened as they are read */
 
-static size_t size_of(Type type) { return type == FLOAT32 ? sizeof(float) : sizeof(bf16); }
-
 size_t whole_room(Type type, size_t inputs) {
     return packed_elements(type, BLOCKS_AT_ONCE * BLOCK_OUTPUTS, inputs) * size_of(type);
 }

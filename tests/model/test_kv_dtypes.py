@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from rank_group import RankGroup, spec_for
-from script import Script
+from script import generated
 from tiny_llamas import Oracle
 
 from headway.core.errors import ConfigError
@@ -18,18 +18,6 @@ from headway.worker.model.registry import read_config
 
 # Largest error of a logit as a share of the spread of logits: twice what was found.
 BOUNDS = {"bf16": 0.1, "fp8": 0.6, "int8": 0.2}
-NEW_TOKENS = 6
-
-
-def generated(group: RankGroup, model: Path, kv_dtype: str) -> Script:
-    """Prompts in chunks, then all rows together."""
-    vocab = group.load(model, engine=EngineSpec(page_size=8, kv_dtype=kv_dtype))[0].vocab_size
-    script = Script(group)
-    draw = np.random.default_rng(5)
-    for index, size in enumerate((1, 8, 17, 40)):
-        script.add(index, draw.integers(2, vocab, size).tolist())
-    script.finish(NEW_TOKENS, chunk=13)
-    return script
 
 
 # Heads of 16 elements, the demo model; capped scores and windows; norms of each head.
@@ -40,7 +28,7 @@ def test_logits_are_near_those_of_exact_keys_and_values(
 ) -> None:
     oracle, split = Oracle(checkpoint(name)), []
     for shape in ((1, 1), (2, 1)):
-        script = generated(group_of(*shape), checkpoint(name), kv_dtype)
+        script = generated(group_of(*shape), checkpoint(name), EngineSpec(page_size=8, kv_dtype=kv_dtype))
         for row in script.rows.values():
             expected = oracle.logits(row.tokens).numpy()[row.prompt - 1 : -1]
             error = np.abs(np.stack(row.logits) - expected).max() / expected.std()

@@ -10,7 +10,7 @@ import pytest
 import torch
 from program_switch import both_ways
 from rank_group import RankGroup, spec_for
-from script import Script
+from script import generated
 from tiny_llamas import Oracle
 
 from headway.core.errors import ConfigError
@@ -22,18 +22,6 @@ from headway.worker.execution.model_info import read_model_info
 pytestmark = pytest.mark.skipif(not AVAILABLE, reason="not built, or turned off")
 
 INT8 = EngineSpec(page_size=8, weight_dtype="int8")
-NEW_TOKENS = 6
-
-
-def generated(group: RankGroup, model: Path, engine: EngineSpec, dtype: str = "float32") -> Script:
-    """Prompts in chunks, then all rows together."""
-    vocab = group.load(model, engine=engine, dtype=dtype)[0].vocab_size
-    script = Script(group)
-    draw = np.random.default_rng(5)
-    for index, size in enumerate((1, 8, 17, 40)):
-        script.add(index, draw.integers(2, vocab, size).tolist())
-    script.finish(NEW_TOKENS, chunk=13)
-    return script
 
 
 class RoundedOracle(Oracle):

@@ -237,9 +237,8 @@ def test_pages_computed_twice_are_offered_behind_those_that_came_first() -> None
     assert engine.pool.cached_pages == 4, "one of each"
 
 
-def test_warming_up_takes_products_of_all_sizes() -> None:
-    """Each in blocks of its own, for which a device compiles a kernel of its own."""
-    engine = Engine(pages=64, max_sequences=8, token_budget=256)
+def warmed_up(engine: Engine) -> list[StepPlan]:
+    """The plans that warming up sends."""
     plans: list[StepPlan] = []
     results: deque[StepResult] = deque()
 
@@ -248,6 +247,13 @@ def test_warming_up_takes_products_of_all_sizes() -> None:
         results.append(engine.ranks.step(plan))
 
     warm_up(engine.scheduler, send, results.popleft)
+    return plans
+
+
+def test_warming_up_takes_products_of_all_sizes() -> None:
+    """Each in blocks of its own, for which a device compiles a kernel of its own."""
+    engine = Engine(pages=64, max_sequences=8, token_budget=256)
+    plans = warmed_up(engine)
 
     def kinds(sizes: Iterable[int]) -> set[tuple[int, int]]:
         return {(row_block(size), input_splits(size, 4096, 4096)) for size in sizes}
@@ -272,14 +278,7 @@ def test_an_older_request_takes_nothing_from_a_younger_one_of_its_priority() -> 
 @pytest.mark.parametrize(("pages", "rows", "budget"), [(16, 4, 16), (1, 1, 1), (2, 2, 100)])
 def test_warming_up_leaves_nothing_behind(pages: int, rows: int, budget: int) -> None:
     engine = Engine(pages, rows, budget)
-    plans: list[StepPlan] = []
-    results: deque[StepResult] = deque()
-
-    def send(plan: StepPlan) -> None:
-        plans.append(plan)
-        results.append(engine.ranks.step(plan))
-
-    warm_up(engine.scheduler, send, results.popleft)
+    plans = warmed_up(engine)
     counts = {work.count for plan in plans for work in plan.work}
     assert {1, min(budget, pages * PAGE_SIZE - 2)} <= counts
     assert max(len(plan.work) for plan in plans) == min(rows, 4, pages - 1 or 1)

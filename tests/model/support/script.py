@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 from rank_group import PAGE_SIZE, RankGroup
 
 from headway.core.sampling import SamplingParams
+from headway.core.specs import EngineSpec
 from headway.worker.plan import NO_ADAPTER, NO_RULES, PlaceLogprobs, RowAdded, RowWork, StepPlan
 
 GREEDY = SamplingParams(temperature=0.0)
@@ -138,3 +140,14 @@ class Script:
             if not counts:
                 return
             self.turn(counts)
+
+
+def generated(group: RankGroup, model: Path, engine: EngineSpec, dtype: str = "float32") -> Script:
+    """Prompts in chunks, then all rows together."""
+    vocab = group.load(model, engine=engine, dtype=dtype)[0].vocab_size
+    script = Script(group)
+    draw = np.random.default_rng(5)
+    for index, size in enumerate((1, 8, 17, 40)):
+        script.add(index, draw.integers(2, vocab, size).tolist())
+    script.finish(6, chunk=13)
+    return script
