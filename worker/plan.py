@@ -73,7 +73,8 @@ class PageMoves(msgspec.Struct, frozen=True, array_like=True):
 
 
 class StepPlan(msgspec.Struct, frozen=True, array_like=True):
-    """One step. Applied in this order: `moves`, `adapters`, `freed`, `added`, `appended` tokens, then `work`.
+    """One step. Applied in this order: `moves`, `adapters`, `freed`, `added`, `appended` tokens, `grown`, then `work`
+    and `decodes` together.
 
     `adapters` holds (slot, number) pairs: copy the adapter that was read under this number into the slot; with slot
     FORGET, drop what was read. No row of the slot's last adapter has work in this step or later.
@@ -81,6 +82,8 @@ class StepPlan(msgspec.Struct, frozen=True, array_like=True):
     id stands SAMPLED where the leader had not seen it when it planned: the one sampled for this row last. `masks` holds
     (row, mask) for sampled rows that a grammar binds: bit i % 32 of the little-endian u32 number i // 32 says whether
     token i may come.
+    `decodes` holds rows as little-endian u32, none of them in `work`: each goes on with the token that was sampled for
+    it last, computes that one, and is sampled from; pages that they need for it are in `grown`, as (row, page).
     """
 
     step: int
@@ -92,11 +95,23 @@ class StepPlan(msgspec.Struct, frozen=True, array_like=True):
     masks: list[tuple[int, bytes]] = []
     adapters: list[tuple[int, int]] = []
     moves: PageMoves | None = None
+    decodes: bytes = b""
+    grown: list[tuple[int, int]] = []
+
+    @property
+    def decoding(self) -> int:
+        """Rows in `decodes`."""
+        return len(self.decodes) // 4
+
+    @property
+    def idle(self) -> bool:
+        """Whether it has nothing to compute."""
+        return not self.work and not self.decodes
 
     @property
     def total_tokens(self) -> int:
         """Tokens that this step computes."""
-        return sum(item.count for item in self.work)
+        return sum(item.count for item in self.work) + self.decoding
 
 
 class PlaceLogprobs(msgspec.Struct, frozen=True, array_like=True):
@@ -116,7 +131,7 @@ class PlaceLogprobs(msgspec.Struct, frozen=True, array_like=True):
 
 
 class StepResult(msgspec.Struct, frozen=True, array_like=True):
-    """What a step gave: one token id for each work item with `sample`, in the plan's order.
+    """What a step gave: one token id for each work item with `sample`, in the plan's order, then for each of `decodes`.
 
     In place of an id stands NOT_A_NUMBER when the model's logits were not finite, and NONE_ALLOWED when rules and mask
     left no token to choose from: such a row ends.

@@ -9,7 +9,7 @@ from __future__ import annotations
 import xxhash
 
 from headway.proto.headway.v1.pooling_pb2 import POOLING_MEAN
-from headway.worker.plan import SAMPLED, PlaceLogprobs, RowAdded, StepPlan, StepResult
+from headway.worker.plan import SAMPLED, PlaceLogprobs, RowAdded, RowWork, StepPlan, StepResult
 
 PAGE_SIZE = 4
 
@@ -31,6 +31,11 @@ def next_token(prefix: int, vocabulary: int) -> int:
 def embedding_of(prefixes: list[int], pooling: int) -> bytes:
     """Of the prefix alone, too: of its last token's state, or of all of them."""
     return xxhash.xxh64(repr(prefixes if pooling == POOLING_MEAN else prefixes[-1:]).encode()).digest()
+
+
+def decoding_rows(plan: StepPlan) -> list[int]:
+    """Rows that decode without an item."""
+    return [int.from_bytes(plan.decodes[at : at + 4], "little") for at in range(0, len(plan.decodes), 4)]
 
 
 class _Row:
@@ -69,9 +74,10 @@ class FakeRanks:
             assert known is not None and token in (SAMPLED, known)
             self.rows[row].tokens.append(known)
             self.rows[row].sampled = None
+        work_of_all = [*plan.work, *self._decodes(plan)]
         written: set[int] = set()
         sampled, pooled, scores = [], [], []
-        for work in plan.work:
+        for work in work_of_all:
             row = self.rows[work.row]
             row.pages += work.new_pages
             assert work.computed == row.computed and work.count > 0
@@ -97,3 +103,15 @@ class FakeRanks:
                 row.sampled = next_token(digests[-1], self.vocabulary)
                 sampled.append(row.sampled)
         return StepResult(plan.step, sampled, prompt_logprobs=scores, pooled=pooled)
+
+    def _decodes(self, plan: StepPlan) -> list[RowWork]:
+        """The same work as items, after the rows have gone on with their last token and taken what they grow by."""
+        numbers = decoding_rows(plan)
+        assert {row for row, _ in plan.grown} <= set(numbers)
+        for row, page in plan.grown:
+            self.rows[row].pages.append(page)
+        for row in map(self.rows.__getitem__, numbers):
+            assert row.sampled is not None
+            row.tokens.append(row.sampled)
+            row.sampled = None
+        return [RowWork(number, self.rows[number].computed, 1, True, []) for number in numbers]

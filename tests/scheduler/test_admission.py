@@ -87,7 +87,7 @@ class Engine:
         for _ in range(1000):
             if not self.scheduler.busy:
                 return ends
-            for outcome in self.scheduler.update(self.ranks.step(self.scheduler.schedule())):
+            for outcome in self.scheduler.update(self.ranks.step(self.scheduler.schedule())).outcomes:
                 if outcome.finish:
                     ends[outcome.request] = outcome
         raise AssertionError("requests do not end")
@@ -174,7 +174,7 @@ def test_a_row_without_a_token_ends_alone(verdict: int, code: str) -> None:
     bad, good = engine.submit(list(range(9)), 3), engine.submit(list(range(100, 109)), 3)
     result = engine.ranks.step(engine.scheduler.schedule())
     result = msgspec.structs.replace(result, token_ids=[verdict, result.token_ids[1]])
-    first, _ = engine.scheduler.update(result)
+    first, _ = engine.scheduler.update(result).outcomes
     assert first.request is bad and first.error is not None and first.error.code.name == code and first.token_ids == []
     assert not bad.pages and engine.pool.has(bad.keys[0]) == (verdict == NONE_ALLOWED)
     assert list(engine.run()) == [good] and list(good.tokens) == expected(list(range(100, 109)), 3)

@@ -131,7 +131,7 @@ def run(
         assert steps < 3000, "requests do not end"
         while scheduler.may_plan and (ahead or not results):
             results.append(ranks.step(scheduler.schedule()))
-        for outcome in (*scheduler.update(results.popleft()), *scheduler.settle()):
+        for outcome in (*scheduler.update(results.popleft()).outcomes, *scheduler.settle()):
             assert outcome.request not in ends
             tokens[outcome.request] += outcome.token_ids
             if outcome.ended:

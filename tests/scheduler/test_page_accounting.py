@@ -8,7 +8,7 @@ from array import array
 from collections import deque
 
 import hypothesis.strategies as st
-from fake_ranks import PAGE_SIZE, FakeRanks, embedding_of, next_token, prefix_digest
+from fake_ranks import PAGE_SIZE, FakeRanks, decoding_rows, embedding_of, next_token, prefix_digest
 from hypothesis import HealthCheck, settings
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 from msgspec import structs
@@ -20,7 +20,7 @@ from headway.proto.headway.v1.pooling_pb2 import POOLING_LAST, POOLING_MEAN
 from headway.proto.headway.v1.sampling_pb2 import FINISH_REASON_EMBEDDED, FINISH_REASON_UNSPECIFIED
 from headway.worker.pages import KvOp, PagePool
 from headway.worker.plan import StepPlan, StepResult
-from headway.worker.scheduler import Limits, Outcome, Request, Scheduler
+from headway.worker.scheduler import Advanced, Limits, Outcome, Request, Scheduler
 
 TOTAL_PAGES = 12
 VOCABULARY = 50
@@ -49,6 +49,10 @@ def expected_output(tokens: list[int], salt: bytes, max_new: int) -> list[int]:
     return output
 
 
+def worked_rows(plan: StepPlan) -> list[int]:
+    return [*(work.row for work in plan.work), *decoding_rows(plan)]
+
+
 class Machine(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
@@ -61,10 +65,11 @@ class Machine(RuleBasedStateMachine):
         self.replayed: set[BlockKey] = set()
         self.ids = 0
 
-    @initialize(forecast=st.booleans(), stages=st.just(1))
-    def begin(self, forecast: bool, stages: int) -> None:
+    @initialize(forecast=st.booleans(), stages=st.just(1), in_columns=st.sampled_from([1, 1, 2, 3, 100]))
+    def begin(self, forecast: bool, stages: int, in_columns: int) -> None:
         self.pool = PagePool(TOTAL_PAGES, PAGE_SIZE)
-        self.scheduler = Scheduler(structs.replace(LIMITS, admission_forecast=forecast, stages=stages), self.pool)
+        limits = structs.replace(LIMITS, admission_forecast=forecast, stages=stages)
+        self.scheduler = Scheduler(limits, self.pool, in_columns=in_columns)
         self.ranks = FakeRanks(TOTAL_PAGES, VOCABULARY)
 
     @rule(
@@ -153,8 +158,8 @@ class Machine(RuleBasedStateMachine):
         before = {request: request.preemptions for request in self.live}
         plan = self.scheduler.schedule()
         assert plan.total_tokens <= LIMITS.token_budget
-        rows = {work.row for work in plan.work}
-        assert len(rows) == len(plan.work)
+        rows = worked_rows(plan)
+        assert len(rows) == len(set(rows))
         self.check_victims(before)
         if alone:
             self.check_progress(plan)
@@ -162,16 +167,18 @@ class Machine(RuleBasedStateMachine):
         self.results.append(self.ranks.step(plan))
 
     def check_progress(self, plan: StepPlan) -> None:
-        assert bool(plan.work) == bool(self.live), "work to do, and no progress"
+        assert plan.idle != bool(self.live), "work to do, and no progress"
         first = min(self.live, key=lambda request: request.urgency, default=None)
         if first is not None:
-            goes_on = first.row in {work.row for work in plan.work}
+            goes_on = first.row in worked_rows(plan)
             assert goes_on or first.waits_for is not None, "the most urgent one goes on, or waits for a prefix"
 
     @precondition(lambda self: self.results)
     @rule()
     def take_result(self) -> None:
-        for outcome in self.scheduler.update(self.results.popleft()):
+        update = self.scheduler.update(self.results.popleft())
+        self.take_advanced(update.advanced)
+        for outcome in update.outcomes:
             assert outcome.request in self.live, "who ended, or was aborted, hears no more"
             self.got[outcome.request] += outcome.token_ids
             self.check_scores(outcome)
@@ -180,6 +187,12 @@ class Machine(RuleBasedStateMachine):
                 assert self.got[outcome.request] == self.wanted[outcome.request]
                 assert outcome.embedding == self.embeddings[outcome.request]
                 assert (outcome.finish == FINISH_REASON_EMBEDDED) == bool(outcome.request.pooling)
+
+    def take_advanced(self, advanced: Advanced) -> None:
+        by_id = {request.id: request for request in self.live}
+        for number, token in zip(advanced.ids.tolist(), advanced.tokens.tolist(), strict=True):
+            assert number in by_id, "who ended, or was aborted, hears no more"
+            self.got[by_id[number]].append(token)
 
     def check_victims(self, before: dict[Request, int]) -> None:
         """Whoever gave way gave way to a more urgent one, which now runs."""
@@ -254,9 +267,9 @@ class Machine(RuleBasedStateMachine):
 class Pipelined(Machine):
     """As many plans out as stages, each request in one of them."""
 
-    @initialize(forecast=st.booleans(), stages=st.integers(2, 3))
-    def begin(self, forecast: bool, stages: int) -> None:
-        super().begin(forecast, stages)
+    @initialize(forecast=st.booleans(), stages=st.integers(2, 3), in_columns=st.just(1))
+    def begin(self, forecast: bool, stages: int, in_columns: int) -> None:
+        super().begin(forecast, stages, in_columns)
 
     def one_step(self, ahead: bool = False) -> None:
         alone = ahead and not self.results
@@ -270,7 +283,7 @@ class Pipelined(Machine):
 
     def check_progress(self, plan: StepPlan) -> None:
         """One plan has a part of the rows; whether the most urgent one is among them, all plans together show."""
-        assert bool(plan.work) == bool(self.live), "work to do, and no progress"
+        assert plan.idle != bool(self.live), "work to do, and no progress"
 
 
 TestPageAccounting = Machine.TestCase

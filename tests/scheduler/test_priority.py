@@ -140,7 +140,7 @@ def test_a_prompt_that_gives_way_halfway_is_scored_again_from_its_start() -> Non
     assert scored.preemptions == 1
     scores = []
     while engine.scheduler.busy:
-        for outcome in engine.scheduler.update(engine.ranks.step(engine.scheduler.schedule())):
+        for outcome in engine.scheduler.update(engine.ranks.step(engine.scheduler.schedule())).outcomes:
             scores += [outcome.prompt_logprobs] if outcome.request is scored else []
     assert [part is not None for part in scores] == [True, False] and scored.cached_tokens == 0
     assert scores[0] is not None and scores[0].ids == scored.tokens[1:30].tobytes()

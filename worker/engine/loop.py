@@ -14,12 +14,12 @@ from typing import Protocol
 from ...core.errors import AlreadyExists, HeadwayError, Unavailable
 from ...proto.headway.v1.sampling_pb2 import FINISH_REASON_ABORTED
 from ..plan import StepPlan, StepResult
-from ..scheduler import Outcome, Request, Scheduler
+from ..scheduler import Advanced, Outcome, Request, Scheduler
 from ..tiers import TierFigures
 from .commands import Abort, Accept, Command, Compiled, Fail, Forget, Leave, Refuse, Stop, Submit
 from .deadlines import Deadlines
 from .meter import Meter
-from .reports import Figures, Output, Refused, StepReport
+from .reports import Decoded, Figures, Output, Refused, StepReport
 from .warm_up import warm_up
 
 
@@ -142,8 +142,10 @@ class Engine:
 
     def _receive(self) -> None:
         result = self._plane.receive()
-        for outcome in self._scheduler.update(result):
+        update = self._scheduler.update(result)
+        for outcome in update.outcomes:
             self._take(outcome)
+        self._take_advanced(update.advanced)
         for outcome in self._scheduler.settle():
             self._take(outcome)
         plan, sent_at = self._out.popleft()
@@ -165,6 +167,12 @@ class Engine:
         cached = None if request.first_output_sent else request.cached_tokens
         request.first_output_sent = True
         self._say(request, outcome, cached)
+
+    def _take_advanced(self, advanced: Advanced) -> None:
+        self._totals["output_tokens"] += len(advanced.ids)
+        for session in set(advanced.sessions.tolist()):
+            mine = advanced.sessions == session
+            self._decoded[session] = Decoded(advanced.ids[mine], advanced.tokens[mine])
 
     def _say(self, request: Request, outcome: Outcome, cached: int | None) -> None:
         preemptions = request.preemptions if outcome.finish else 0

@@ -25,12 +25,12 @@ class Meter:
 
         `turns` plans are out for different rows each: a row's next token comes after as many steps.
         """
-        if not plan.work:
+        if plan.idle:
             return
         self.steps += 1
         self.step_seconds += seconds
         self.model_seconds += model_seconds
-        decoding = sum(item.count == 1 and item.sample for item in plan.work)
+        decoding = plan.decoding + sum(item.count == 1 and item.sample for item in plan.work)
         prefill = plan.total_tokens - decoding
         if not prefill:
             self._decode_plan_s = _smooth(self._decode_plan_s, seconds)

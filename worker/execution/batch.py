@@ -111,7 +111,8 @@ def _attention(
 
 def _others(rows: Rows, work: Sequence[RowWork], last_token: Int64, places: Sequence[Places]) -> list[Int64]:
     """Flat tokens that are wanted beside those of sampled rows."""
-    last = {item.row: (at, item.computed + item.count) for item, at in zip(work, last_token.tolist(), strict=True)}
+    # Rows that decode without an item come behind `work`, and nothing else is wanted of them.
+    last = {item.row: (at, item.computed + item.count) for item, at in zip(work, last_token.tolist(), strict=False)}
     firsts = [(last[place.row][0] + 1 - last[place.row][1] + place.first, place.length) for place in places]
     firsts += [(last[part.row][0] + 1 - part.length, part.length) for part in pooled_parts(rows, work)]
     return [np.arange(at, at + length) for at, length in firsts]

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ...kernels.grouped_lora_tiles import NO_SLOT, TILE_ROWS
-from ..plan import SAMPLED, RowWork
+from ..plan import SAMPLED
 from .rows import Rows
 from .transfer import ALIGNMENT, Array, packed, unpacked
 
@@ -42,10 +42,9 @@ class DecodeViews(NamedTuple):
     lengths: Tensor
 
 
-def decode_rows(rows: Rows, work: Sequence[RowWork]) -> DecodeRows:
-    """Of work with one token each, in its order, after `rows` has applied the plan."""
-    row = np.array([item.row for item in work], np.int64)
-    positions = np.array([item.computed for item in work], np.int64)
+def decode_rows(rows: Rows) -> DecodeRows:
+    """Of the plan that `rows` has applied last, in its order: work with one token each."""
+    row, positions = rows.work.row, rows.work.computed
     token_ids = rows.tokens[row, positions].astype(np.int64)
     pages = rows.tables[row, positions // rows.page_size].astype(np.int64)
     slots = pages * rows.page_size + positions % rows.page_size

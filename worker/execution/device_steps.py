@@ -7,20 +7,27 @@ makes some is waited for.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
-import numpy as np
 from torch import Tensor
 
-from ..plan import RowWork, StepPlan, StepResult
+from ..plan import StepPlan, StepResult
 from ..sampling.draws import HostDraws, draws_of
 from .batch import build_inputs
 from .graphs import DecodeGraphs
 from .launched import Launched, Underway
+from .step_work import Int64
 from .transfer import Array, Outgoing, Stopwatch
 
 if TYPE_CHECKING:
     from .runner import Runner
+
+
+class Sampled(NamedTuple):
+    """The rows that a step samples, in the plan's order, and where their tokens will stand: [samples] each."""
+
+    rows: Int64
+    positions: Int64
 
 
 class DeviceSteps:
@@ -33,13 +40,14 @@ class DeviceSteps:
     def launch(self, plan: StepPlan) -> Launched:
         """A step with work. For torch's inference mode."""
         runner = self._runner
-        sampled = [item for item in plan.work if item.sample]
+        work = runner.rows.work
+        sampled = Sampled(work.row[work.sample], work.end[work.sample])
         places = runner.scoring.places(plan.work)
         draws = self._draws(sampled)
-        if self.graphs is not None and not places and self.graphs.suits(plan):
+        if self.graphs is not None and not places and self.graphs.suits():
             stopwatch = Stopwatch(runner.device)
             stopwatch.mark()
-            if (done := self.graphs.run(plan, _carried(sampled, draws))) is not None:
+            if (done := self.graphs.run(_carried(sampled, draws))) is not None:
                 logits, carried = done
                 stopwatch.mark()
                 known = None if runner.sampler is None else StepResult(plan.step, [])
@@ -52,9 +60,10 @@ class DeviceSteps:
         stopwatch = Stopwatch(runner.device)
         stopwatch.mark()
         hidden = runner.model.forward(inputs, runner.caches)
-        logits = runner.model.logits(hidden[: len(sampled)]) if hidden is not None and sampled else None
+        count = len(sampled.rows)
+        logits = runner.model.logits(hidden[:count]) if hidden is not None and count else None
         stopwatch.mark()
-        scored, pooled = runner.prompts(hidden, len(sampled), places, plan)
+        scored, pooled = runner.prompts(hidden, count, places, plan)
         known = None if runner.sampler is None else StepResult(plan.step, [], 0.0, [], scored, pooled)
         return self._finish(plan, sampled, draws, logits, carried, stopwatch, known)
 
@@ -63,16 +72,16 @@ class DeviceSteps:
         if self.graphs is not None:
             self.graphs.idle()
 
-    def _draws(self, sampled: list[RowWork]) -> HostDraws | None:
+    def _draws(self, sampled: Sampled) -> HostDraws | None:
         sampler = self._runner.sampler
-        if sampler is None or not sampled:
+        if sampler is None or not len(sampled.rows):
             return None
-        return sampler.draws([item.row for item in sampled], [item.computed + item.count for item in sampled])
+        return sampler.draws(sampled.rows.tolist(), sampled.positions.tolist())
 
     def _finish(
         self,
         plan: StepPlan,
-        sampled: list[RowWork],
+        sampled: Sampled,
         draws: HostDraws | None,
         logits: Tensor | None,
         carried: list[Tensor],
@@ -84,7 +93,7 @@ class DeviceSteps:
         if logits is None or draws is None or runner.sampler is None:
             outgoing.send()
             return Underway(outgoing, stopwatch, known, None, None)
-        rows = [item.row for item in sampled]
+        rows = sampled.rows.tolist()
         kept = runner.scoring.keep(logits, rows)
         tokens = runner.sampler.choose(logits, rows, draws_of(*carried[1:]), filtered=draws.filtered, masks=plan.masks)
         runner.last.note(carried[0], tokens)
@@ -94,8 +103,6 @@ class DeviceSteps:
         return Underway(outgoing, stopwatch, known, number, logprobs)
 
 
-def _carried(sampled: list[RowWork], draws: HostDraws | None) -> list[Array]:
+def _carried(sampled: Sampled, draws: HostDraws | None) -> list[Array]:
     """What goes to the device with the inputs, for sampling."""
-    if draws is None:
-        return []
-    return [np.array([item.row for item in sampled], np.int64), *draws[:3]]
+    return [] if draws is None else [sampled.rows, *draws[:3]]

@@ -21,7 +21,7 @@ from ...kernels.grouped_lora_tiles import lora_tiles, most_tiles
 from ...kernels.paged_attention import plan_decode
 from ..adapters.segments import TiledSegments
 from ..model.inputs import StepInputs
-from ..plan import NO_ADAPTER, StepPlan
+from ..plan import NO_ADAPTER
 from .decode_buffers import NOBODY, DecodeBuffers, Int32, decode_rows, padded
 from .replay import Replayer, Step
 from .transfer import Array
@@ -94,18 +94,21 @@ class DecodeGraphs:
         """Steps that are still to be captured."""
         return len(self._line)
 
-    def suits(self, plan: StepPlan) -> bool:
-        """Whether every row computes one token and samples, with adapters where these go by tiles."""
-        if len(plan.work) > self.most or any(item.count != 1 or not item.sample for item in plan.work):
+    def suits(self) -> bool:
+        """Whether every row of the plan applied last computes one token and samples, with adapters where these go by
+        tiles."""
+        work = self._runner.rows.work
+        if len(work.row) > self.most or not (work.sample & (work.count == 1)).all():
             return False
-        return isinstance(self._runner.adapters.segments, TiledSegments) or not self._adapters_of(plan)[1]
+        return isinstance(self._runner.adapters.segments, TiledSegments) or not self._adapters()[1]
 
-    def run(self, plan: StepPlan, carried: list[Array]) -> tuple[Tensor | None, list[Tensor]] | None:
+    def run(self, carried: list[Array]) -> tuple[Tensor | None, list[Tensor]] | None:
         """Logits of a step that suits, in the plan's order (None on ranks that do not sample), and `carried` on the
         device; None where nothing captured serves it."""
-        found = decode_rows(self._runner.rows, plan.work)
-        adapters, adapted = self._adapters_of(plan)
-        wanted = self._shape(len(plan.work), int(found.lengths.max()), adapted)
+        found = decode_rows(self._runner.rows)
+        count = len(found.positions)
+        adapters, adapted = self._adapters()
+        wanted = self._shape(count, int(found.lengths.max()), adapted)
         self._seen += 1
         if adapted and not self._adapted:
             self._adapted = True
@@ -120,7 +123,7 @@ class DecodeGraphs:
         rows = padded(found, shape.rows, page_size, self._scratch)
         moved = self._buffers.fill(rows, carried, self._tiles(adapters, shape))
         hidden = self.captured[shape]()
-        return self._runner.model.logits(hidden[: len(plan.work)]), moved
+        return self._runner.model.logits(hidden[:count]), moved
 
     def idle(self) -> None:
         """Called for plans without work: captures the biggest steps that are not yet."""
@@ -128,9 +131,9 @@ class DecodeGraphs:
             for shape in self._line[:CAPTURES_A_PING]:
                 self._capture(shape)
 
-    def _adapters_of(self, plan: StepPlan) -> tuple[Int32, bool]:
+    def _adapters(self) -> tuple[Int32, bool]:
         """The slot of each item's adapter, and whether there is any."""
-        slots = self._runner.rows.adapters[[item.row for item in plan.work]]
+        slots = self._runner.rows.adapters[self._runner.rows.work.row]
         return slots, bool((slots != NO_ADAPTER).any())
 
     def _tiles(self, adapters: Int32, shape: Shape) -> Int32 | None:

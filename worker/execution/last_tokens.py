@@ -46,7 +46,9 @@ class LastTokens:
         return torch.where(rows < 0, token_ids, self.ids.index_select(0, rows.clamp(min=0)))
 
     def resolved(self, plan: StepPlan) -> StepPlan:
-        """The plan with the tokens themselves, on CPU."""
+        """The plan with the tokens themselves, on CPU; but for its `decodes`, whose tokens are `ids`."""
+        if not plan.appended:
+            return plan
         ids = self.ids.numpy()
         appended = [(row, int(ids[row]) if token == SAMPLED else token) for row, token in plan.appended]
         return msgspec.structs.replace(plan, appended=appended)

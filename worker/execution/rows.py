@@ -7,7 +7,7 @@ from itertools import chain
 import numpy as np
 import numpy.typing as npt
 
-from ..plan import NO_ADAPTER, RowAdded, StepPlan
+from ..plan import NO_ADAPTER, SAMPLED, RowAdded, StepPlan
 from .step_work import Int64, StepWork, step_work
 
 Int32 = npt.NDArray[np.int32]
@@ -44,8 +44,9 @@ class Rows:
         """Whether any row of the last plan's work runs with an adapter, or any live one is there for an embedding."""
         return bool(self.pooling) or bool((self.adapters[self.work.row] != NO_ADAPTER).any())
 
-    def apply(self, plan: StepPlan) -> None:
-        """All of the plan's diffs, in the order that the plan promises. Raises PlanError."""
+    def apply(self, plan: StepPlan, last: Int64 | None = None) -> None:
+        """All of the plan's diffs, in the order that the plan promises. `last` holds the token that each row got last,
+        where the host knows it. Raises PlanError."""
         for row in plan.freed:
             self._expect(row)
             self.live[row] = False
@@ -54,10 +55,15 @@ class Rows:
             self._add(added)
         if plan.appended:
             self._append(plan.appended)
+        decodes = np.frombuffer(plan.decodes, "<u4").astype(np.int64)
+        if len(decodes):
+            self._append_tokens(decodes, SAMPLED if last is None else last[decodes])
+        for row, page in plan.grown:
+            self._take_pages(row, [page])
         for work in plan.work:
             if work.new_pages:
                 self._take_pages(work.row, work.new_pages)
-        self.work = step_work(plan.work)
+        self.work = step_work(plan.work, decodes, self.known[decodes].astype(np.int64) - 1)
         self._check(self.work)
 
     def _expect(self, row: int) -> None:
@@ -89,6 +95,10 @@ class Rows:
                 self._append([pair])
             return
         rows, tokens = np.fromiter(chain.from_iterable(appended), np.int64, 2 * len(appended)).reshape(-1, 2).T
+        self._append_tokens(rows, tokens)
+
+    def _append_tokens(self, rows: Int64, tokens: Int64 | int) -> None:
+        """One for each of `rows`, all of them different."""
         self._expect_all(rows)
         known = self.known[rows]
         if (longest := int(known.max())) == self.tokens.shape[1]:

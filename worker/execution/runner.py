@@ -168,11 +168,11 @@ class Runner:
             with torch.inference_mode():
                 self.tiers.apply(plan.moves)
         self.adapters.apply(plan.adapters)
-        self.rows.apply(plan)
+        self.rows.apply(plan, self.last.ids.numpy() if self.on_device is None else None)
         self.scoring.apply(plan)
         if self.sampler is not None:
             self._track(self.sampler, plan)
-        if not plan.work:
+        if plan.idle:
             if self.on_device is not None:
                 with torch.inference_mode():
                     self.on_device.idle()
@@ -182,7 +182,7 @@ class Runner:
 
     def _with_tokens(self, plan: StepPlan) -> StepPlan:
         """The plan, where SAMPLED is left only for tokens that the host does not know."""
-        if all(token != SAMPLED for _, token in plan.appended):
+        if not plan.decodes and all(token != SAMPLED for _, token in plan.appended):
             return plan
         with torch.inference_mode():
             self.last.share()
@@ -262,8 +262,12 @@ class Runner:
         for added in plan.added:
             tokens = np.frombuffer(added.tokens, "<u4").astype(np.int64)
             sampler.add(added.row, added.sampling, tokens, added.prompt_tokens, added.sequence, added.rules)
-        for row, token in plan.appended if sampler.looks_back else ():
+        if not sampler.looks_back:
+            return
+        for row, token in plan.appended:
             if token == SAMPLED:
                 sampler.append_drawn(row, self.last.ids[row : row + 1])
             else:
                 sampler.append(row, token)
+        for row in np.frombuffer(plan.decodes, "<u4").tolist():
+            sampler.append_drawn(row, self.last.ids[row : row + 1])

@@ -23,7 +23,7 @@ class StepPlane:
     def send(self, plan: StepPlan) -> None:
         """Raises TimeoutError when a rank takes no more plans."""
         followers = self._followers
-        if plan.work or plan.moves or plan.adapters:
+        if plan.moves or plan.adapters or not plan.idle:
             followers.worked = plan.step
         followers.sent = plan.step
         followers.plans.write(self._encoder.encode(plan), self._timeout_s)
@@ -33,7 +33,7 @@ class StepPlane:
         """The result of the oldest plan that is out. Blocks until it is there; whoever watches the ranks ends the
         process when they do not come to it."""
         plan = self._out.popleft()
-        if not plan.work:
+        if plan.idle:
             return StepResult(plan.step, [])
         return self._decoder.decode(self._followers.results.read())
 

@@ -105,7 +105,7 @@ def _work(spec: RankSpec, leader: Attachment, runner: Runner) -> None:
 
 def _finish(spec: RankSpec, leader: Attachment, plan: StepPlan, launched: Launched) -> None:
     result = launched.collect()
-    if spec.samples and plan.work:
+    if spec.samples and not plan.idle:
         message = msgspec.msgpack.encode(result or StepResult(plan.step, []))
         leader.write_result(message, spec.group.engine.step_timeout_s)
     leader.mark(plan.step)

@@ -6,9 +6,10 @@ recomputation are all the same arithmetic.
 """
 
 from .adapters import BASE
+from .decodes import Advanced
 from .limits import Limits
 from .outcome import Outcome
 from .request import Request
-from .scheduler import Scheduler
+from .scheduler import Scheduler, Update
 
-__all__ = ["BASE", "Limits", "Outcome", "Request", "Scheduler"]
+__all__ = ["BASE", "Advanced", "Limits", "Outcome", "Request", "Scheduler", "Update"]

@@ -137,6 +137,7 @@ class Admission:
         most = self._roster.most_pages + self._pool.pages_for(request.prompt_tokens + request.max_new_tokens)
         if self._forecast is None or most <= room or len(self._roster.running) == len(victims):
             return True
+        self._roster.decodes.settle()
         gone = set(victims)
         others = [other for other in self._roster.running if other not in gone]
         peak = self._forecast.peak_with(others, request, hits, used)

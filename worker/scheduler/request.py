@@ -21,6 +21,8 @@ NO_ROW = -1
 class Request:
     """A sequence of known tokens, of which the KV of the first `computed` lies in `pages`.
 
+    With a `seat`, unless 0, it decodes in columns, and this is what it was when it sat down (decodes.py).
+
     The plans so far compute the KV of its first `planned` tokens and sample `pending` more than are known; with `ahead`
     it goes on with such a token before that is known. The ranks were told its first `told` tokens, in its stay number
     `stays` in the batch. Once it is `over`, results that still come for it mean nothing.
@@ -67,6 +69,7 @@ class Request:
     pending: int = field(init=False, default=0)
     told: int = field(init=False, default=0)
     stays: int = field(init=False, default=0)
+    seat: int = field(init=False, default=0)
     committed: int = field(init=False, default=0)
     entered: int = field(init=False, default=0)
     preemptions: int = field(init=False, default=0)

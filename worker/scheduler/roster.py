@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
+from functools import partial
 
 from ..pages import PagePool, Prefix
 from ..plan import RowAdded
 from .adapters import AdapterSlots
+from .decodes import Decodes
 from .lengths import OutputLengths
 from .limits import Limits
 from .line import Line
@@ -21,13 +23,16 @@ class Roster:
 
     Who does is decided elsewhere (admission.py, scheduler.py). `uncached_tokens` are what prompts still need computed;
     `most_pages` is what the batch would fill if all outputs were as long as they may be and shared nothing; `lengths`
-    are those of outputs that ended. `departures` counts who has left the batch.
+    are those of outputs that ended. `departures` counts who has left the batch. Of those that run, `decodes` has some
+    in columns, and `loose` are the others.
     """
 
     def __init__(self, limits: Limits, pool: PagePool) -> None:
         self.pool = pool
         self.waiting = Line()
         self.running = Line()
+        self.loose = Line()
+        self.decodes = Decodes(pool.page_size, limits.vocab_size, partial(self.advance, sound=True), self.loose.add)
         self.underway = Underway()
         self.rows = Rows(limits.max_sequences)
         self.adapters = AdapterSlots(limits.max_adapters)
@@ -68,10 +73,21 @@ class Roster:
             request.cached_tokens = min(request.computed, request.prompt_tokens)
             self.cached_tokens += request.cached_tokens
         self.running.add(request)
+        self.loose.add(request)
         self._priorities[request.priority] += 1
         self.underway.begin(request, self.pool.page_size)
         self.set_uncached(request, request.remaining)
         return row_added(request, list(request.pages), self.adapters.enter(request.adapter))
+
+    def sit(self, request: Request) -> None:
+        """A running request that suits goes to the columns."""
+        self.loose.remove(request)
+        self.decodes.sit(request)
+
+    def rise(self, request: Request) -> None:
+        """A request is not in the columns, if it was."""
+        if request.seat:
+            self.decodes.rise(request)
 
     def grow(self, request: Request, count: int) -> list[int]:
         """Pages for `count` more tokens; the caller has made sure that they are there."""
@@ -95,6 +111,7 @@ class Roster:
     def preempt(self, victim: Request, shares: Shares) -> None:
         """Sends a running request back to its place in the queue; it keeps its tokens and computes their KV again."""
         # Whoever was served in this step is more urgent than whoever needs pages now, and the victim is not.
+        self.rise(victim)
         shares.drop(victim)
         self._retire(victim)
         victim.preemptions += 1
@@ -106,6 +123,7 @@ class Roster:
         """A request is gone for good, whatever its state; its pages are free at once.
 
         A plan that is out may still write to them: the ranks do so before what a later plan has them for."""
+        self.rise(request)
         request.over = True
         if request.output_tokens:
             self.lengths.add(request.output_tokens)
@@ -131,6 +149,7 @@ class Roster:
 
     def _retire(self, request: Request) -> None:
         self.running.remove(request)
+        self.loose.remove(request)
         self.departures += 1
         self._priorities[request.priority] -= 1
         if not self._priorities[request.priority]:

@@ -10,6 +10,9 @@ from __future__ import annotations
 
 import itertools
 from collections import deque
+from typing import NamedTuple
+
+import numpy as np
 
 from ...core.errors import Overloaded
 from ...proto.headway.v1.sampling_pb2 import FINISH_REASON_EMBEDDED, FINISH_REASON_STOP, FINISH_REASON_UNSPECIFIED
@@ -17,12 +20,23 @@ from ..pages import PagePool
 from ..plan import NOT_A_NUMBER, PlaceLogprobs, RowAdded, StepPlan, StepResult
 from .adapters import AdapterSlots
 from .admission import Admission
+from .decodes import NONE_DECODING, Advanced, Decoding, Risen
 from .guiding import Crew, Guides
 from .limits import Limits
 from .outcome import Outcome, take_sample
 from .request import NO_ROW, Request
 from .roster import Roster
 from .shares import Shares
+
+# From how many on requests that decode go in columns: a few are sooner looked at one by one.
+IN_COLUMNS = 8
+
+
+class Update(NamedTuple):
+    """What a result meant. `advanced` are the requests of which there is nothing to tell but a token."""
+
+    outcomes: list[Outcome]
+    advanced: Advanced
 
 
 class Scheduler:
@@ -33,8 +47,8 @@ class Scheduler:
     plan takes its part of the rows, so that all stages have work.
     """
 
-    def __init__(self, limits: Limits, pool: PagePool, crew: Crew | None = None) -> None:
-        """`crew` is needed for requests with a guide."""
+    def __init__(self, limits: Limits, pool: PagePool, crew: Crew | None = None, in_columns: int = IN_COLUMNS) -> None:
+        """`crew` is needed for requests with a guide. `in_columns` or more that decode go in columns (decodes.py)."""
         self.limits = limits
         self.pool = pool
         self._roster = Roster(limits, pool)
@@ -44,6 +58,7 @@ class Scheduler:
         self._step = 0
         self._out: deque[tuple[int, Shares]] = deque()
         self._idle = False
+        self._in_columns = in_columns
 
     @property
     def running(self) -> int:
@@ -69,11 +84,11 @@ class Scheduler:
             return True
         if len(self._out) >= self.limits.plans_out or not len(self._out[-1][1]):
             return False  # after one that found nothing to do a result has to come first
-        running = self._roster.running
+        loose = self._roster.loose
         # What a grammar holds needs its last token: without it the others would leave it behind at every other step.
-        if self.limits.stages == 1 and any(request.guide is not None for request in running):
+        if self.limits.stages == 1 and any(request.guide is not None for request in loose):
             return False
-        return bool(self._roster.waiting) or any(request.remaining for request in running)
+        return bool(self._roster.waiting) or self._roster.decodes.due or any(request.remaining for request in loose)
 
     @property
     def preemptions(self) -> int:
@@ -118,10 +133,10 @@ class Scheduler:
         if self.pool.tiers is not None:
             self.pool.tiers.settle()
         rows = self._rows_a_plan()
-        due = [request for request in self._roster.running if request.remaining == 1 and not request.sits_out]
-        shares = Shares(self.limits.token_budget, due[:rows], rows)
+        due, decoding = self._due()
+        shares = Shares(self.limits.token_budget, due[:rows], rows, decoding)
         added: list[RowAdded] = []
-        for request in tuple(self._roster.running):
+        for request in tuple(self._roster.loose):
             if self._roster.waiting and self._roster.waiting[0].outranks(request):
                 self._admission.admit(shares, added, ahead_of=request)
             self._serve(request, shares)
@@ -132,9 +147,12 @@ class Scheduler:
         self._out.append((self._step, shares))
         work, adapters, masks = shares.work(), self.adapters.drain(), self._guides.masks(shares)
         moves = None if self.pool.tiers is None else self.pool.tiers.drain()
-        return StepPlan(self._step, freed, added, appended, work, masks=masks, adapters=adapters, moves=moves)
+        return StepPlan(
+            self._step, freed, added, appended, work, masks=masks, adapters=adapters, moves=moves,
+            decodes=decoding.rows.astype("<u4").tobytes(), grown=decoding.grown,
+        )  # fmt: skip
 
-    def update(self, result: StepResult) -> list[Outcome]:
+    def update(self, result: StepResult) -> Update:
         """Takes the result of the oldest plan that is out."""
         step, shares = self._out.popleft()
         if result.step != step or len(result.token_ids) != shares.samples():
@@ -164,8 +182,10 @@ class Scheduler:
             elif share.embed:
                 self._roster.leave(request)
                 outcomes.append(Outcome(request, [], FINISH_REASON_EMBEDDED, embedding=embedding))
+        advanced, others = self._roster.decodes.take(shares.decoding, np.array([*sampled], np.int64))
+        outcomes += [self._take_risen(risen, token) for risen, token in others if not risen.request.over]
         self._guides.start()
-        return outcomes
+        return Update(outcomes, advanced)
 
     def settle(self) -> list[Outcome]:
         """Waits a moment for the grammars of what `update` sampled, and for pages when there was nothing else to do;
@@ -180,6 +200,14 @@ class Scheduler:
             outcomes.append(Outcome(request, [], finish, error=request.guide.error))
         return outcomes
 
+    def _take_risen(self, risen: Risen, token: int) -> Outcome:
+        """The token of a request that decoded in columns when this was planned, and does no more."""
+        request = risen.request
+        request.pending -= 1
+        if risen.stay == request.stays and request.row != NO_ROW:
+            self._roster.advance(request, 1, sound=token != NOT_A_NUMBER)
+        return self._take(request, token, None)
+
     def _take(self, request: Request, token: int, logprobs: PlaceLogprobs | None) -> Outcome:
         outcome = take_sample(request, token, self.limits.max_context_tokens)
         if logprobs is not None or request.prompt_logprobs >= 0:
@@ -190,6 +218,33 @@ class Scheduler:
         else:
             self._guides.push(request, token)
         return outcome
+
+    def _due(self) -> tuple[list[Request], Decoding]:
+        """Those that decode: one by one, and in columns."""
+        roster = self._roster
+        due = [request for request in roster.loose if request.remaining == 1 and not request.sits_out]
+        suited = [request for request in due if roster.decodes.suits(request)]
+        if not self._in_columns <= len(roster.decodes) + len(suited) or not self._plenty(len(due)):
+            if not len(roster.decodes):
+                return due, NONE_DECODING
+            roster.decodes.rise_all()
+            return [
+                request for request in roster.loose if request.remaining == 1 and not request.sits_out
+            ], NONE_DECODING
+        for request in suited:
+            roster.sit(request)
+        return [request for request in due if not request.seat], roster.decodes.plan(self.pool)
+
+    def _plenty(self, due: int) -> bool:
+        """Whether tokens and pages last for everybody that runs, and nobody who waits is to take any from them: then it
+        does not matter who is served first."""
+        roster, budget = self._roster, self.limits.token_budget
+        if len(roster.decodes) + due > budget:
+            return False
+        if roster.waiting and roster.waiting[0].priority < roster.least_priority:
+            return False
+        wanted = min(budget, sum(request.remaining for request in roster.loose))
+        return self.pool.free_pages >= self.running + wanted // self.pool.page_size
 
     def _rows_a_plan(self) -> int:
         """Rows that may have work in one plan: an equal part of all for each stage."""

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 from ..plan import SAMPLED, RowWork
+from .decodes import NONE_DECODING, Decoding
 from .request import Request
 
 
@@ -27,11 +28,13 @@ class Shares:
     """The step's work in plan order, with what is left of the budget.
 
     One token each is set aside for the requests that are `due`: those that decode. `rows` may have work at most.
+    `decoding` are those that decode in columns: they have theirs already, and are in no need of an item.
     """
 
-    def __init__(self, budget: int, due: Iterable[Request], rows: int) -> None:
-        self.budget = budget
-        self._rows = rows
+    def __init__(self, budget: int, due: Iterable[Request], rows: int, decoding: Decoding = NONE_DECODING) -> None:
+        self.budget = budget - len(decoding)
+        self.decoding = decoding
+        self._rows = rows - len(decoding)
         self._due = set(due)
         self._shares: dict[Request, Share] = {}
 
@@ -77,16 +80,17 @@ class Shares:
         request.pending += sample
 
     def __len__(self) -> int:
-        return len(self._shares)
+        return len(self._shares) + len(self.decoding)
 
     def __contains__(self, request: Request) -> bool:
-        return request in self._shares
+        return request in self._shares or bool(request.seat)
 
     def items(self) -> Iterator[tuple[Request, Share]]:
+        """All but those that decode in columns."""
         return iter(self._shares.items())
 
     def samples(self) -> int:
-        return sum(share.sample for share in self._shares.values())
+        return sum(share.sample for share in self._shares.values()) + len(self.decoding)
 
     def embeds(self) -> list[int]:
         """Rows that give an embedding."""
