@@ -13,14 +13,17 @@ import itertools
 import signal
 import threading
 import time
+from collections import defaultdict
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import Any, cast
 
+import numpy as np
+
 from headway.core.sampling import SamplingParams
 from headway.core.wire import sampling_to_proto
 from headway.proto.headway.v1 import engine_pb2, sampling_pb2
-from headway.worker.engine import Abort, Command, Figures, Leave, Output, StepReport, Submit
+from headway.worker.engine import Abort, Command, Decoded, Figures, Leave, Output, StepReport, Submit
 from headway.worker.scheduler import Limits, Request
 from headway.worker.service import AdapterRegistry, Hub, ServiceThread, Standing
 from headway.worker.service.servicer import ServedEngine
@@ -60,7 +63,7 @@ class PacedEngine:
         while True:
             self._take_commands()
             if not self._running:
-                self._service.publish(StepReport({}, {}, self._submitted, [], self.figures()))
+                self._service.publish(StepReport({}, {}, {}, self._submitted, [], self.figures()))
                 self._handle(self.inbox.get())
                 due = time.perf_counter()
             due = max(due + self._step_s, time.perf_counter())
@@ -68,19 +71,23 @@ class PacedEngine:
             self._step()
 
     def _step(self) -> None:
-        outputs: dict[int, list[Output]] = {}
+        self._steps += 1
+        self._output_tokens += len(self._running)
+        outputs: dict[int, list[Output]] = defaultdict(list)
+        plain: dict[int, list[tuple[int, int]]] = defaultdict(list)
         for (session, id), (request, positions) in list(self._running.items()):
             position = next(positions)
             last = position + 1 >= request.max_new_tokens
+            if position and not last:
+                plain[session].append((id, TOKENS[position]))
+                continue
             finish = sampling_pb2.FINISH_REASON_LENGTH if last else MORE
-            cached = None if position else 0
-            outputs.setdefault(session, []).append(Output(id, [TOKENS[position]], finish, None, cached, 0))
+            outputs[session].append(Output(id, [TOKENS[position]], finish, None, None if position else 0, 0))
             if last:
                 del self._running[session, id]
-        self._steps += 1
-        self._output_tokens += sum(map(len, outputs.values()))
+        decoded = {session: Decoded(*np.array(rows, np.int64).T) for session, rows in plain.items()}
         submitted, self._submitted = self._submitted, {}
-        self._service.publish(StepReport(outputs, {}, submitted, [], self.figures()))
+        self._service.publish(StepReport(outputs, decoded, {}, submitted, [], self.figures()))
 
     def _take_commands(self) -> None:
         try:

@@ -155,6 +155,13 @@ class Neighbours:
             self.open += 1
         await self.session.write(engine_pb2.SessionRequest(submit=message))
 
+    def _came(self, id: int, now: float) -> None:
+        """Notes a token, if it is a plain stream's."""
+        if id in self.plain:
+            if self.plain[id]:
+                self.gaps.append((now - self.plain[id]) * 1e3)
+            self.plain[id] = now
+
     async def read(self, seconds: float, *, under_fire: bool) -> list[float]:
         """Milliseconds between tokens of the plain streams, for so long."""
         self.gaps, until, number = [], time.monotonic() + seconds, itertools.count(int(time.time() * 10) % 10_000)
@@ -165,17 +172,13 @@ class Neighbours:
             now = time.perf_counter()
             self.open -= len(report.refusals)
             self.ends["refused"] = self.ends.get("refused", 0) + len(report.refusals)
+            for id in report.decoded_ids:
+                self._came(id, now)
             for output in report.outputs:
-                if output.id not in self.plain:
-                    if output.finish_reason:
-                        self.open -= 1
-                        self.ends["ran"] = self.ends.get("ran", 0) + 1
-                    continue
-                if self.plain[output.id]:
-                    self.gaps.append((now - self.plain[output.id]) * 1e3)
-                self.plain[output.id] = now
-                if output.finish_reason:
-                    del self.plain[output.id]
+                self._came(output.id, now)
+                if output.finish_reason and self.plain.pop(output.id, None) is None:
+                    self.open -= 1
+                    self.ends["ran"] = self.ends.get("ran", 0) + 1
             while len(self.plain) < STREAMS:
                 await self.submit()
         return self.gaps
@@ -197,7 +200,8 @@ async def under_fire(endpoint: str, seconds: float) -> None:
     """Neighbours alone, beside hostile grammars, and alone again."""
     async with grpc.aio.insecure_channel(endpoint) as channel:
         session = EngineServiceStub(channel).Session(None)
-        await session.write(engine_pb2.SessionRequest(hello=engine_pb2.Hello(router_id="benchmark")))
+        hello = engine_pb2.Hello(router_id="benchmark", takes_decoded=True)
+        await session.write(engine_pb2.SessionRequest(hello=hello))
         neighbours = Neighbours(session)
         for _ in range(STREAMS):
             await neighbours.submit()

@@ -45,7 +45,8 @@ class Session:
         self.totals = engine_pb2.LoadTotals()
 
     async def open(self) -> None:
-        await self._call.write(engine_pb2.SessionRequest(hello=engine_pb2.Hello(router_id="benchmark")))
+        hello = engine_pb2.Hello(router_id="benchmark", takes_decoded=True)
+        await self._call.write(engine_pb2.SessionRequest(hello=hello))
         self._pump = asyncio.create_task(self._read())
 
     async def generate(self, tokens: list[int]) -> tuple[float, int]:
@@ -75,7 +76,7 @@ class Session:
             self.totals = report.load.totals
             for refusal in report.refusals:
                 self._first[refusal.id].set_exception(RuntimeError(refusal.message))
-            for output in report.outputs:
+            for output in report.outputs:  # the first and the last of each request are among them
                 if not self._first[output.id].done():
                     self._first[output.id].set_result((time.perf_counter(), output.cached_tokens))
                 if output.finish_reason:

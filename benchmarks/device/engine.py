@@ -101,6 +101,8 @@ class Bench:
 
         def publish(report: StepReport) -> None:
             nonlocal left, tokens, first
+            if (decoded := report.decoded.get(0)) is not None:
+                tokens += len(decoded.ids)
             for output in report.outputs.get(0, ()):
                 tokens += len(output.token_ids)
                 first = first or time.perf_counter()

@@ -90,8 +90,19 @@ class LiveRequest:
         self.replica_id, self.revision, self.submit_id = replica_id, revision, submit_id
         self.refusal, self.loss = None, ""
 
+    def token(self, token: int) -> None:
+        """One new token (see replicas.intake.OutputSink), of nearly every request at every step."""
+        if self.finish_reason:
+            return
+        if self._scored:
+            self.output(engine_pb2.StepOutput(token_ids=[token]))
+            return
+        self.received.append(token)
+        self.losses_in_row = 0
+        self._wake()
+
     def output(self, output: engine_pb2.StepOutput) -> None:
-        """New tokens (see replicas.session.OutputSink), of every request at every step: read sparingly."""
+        """News (see replicas.intake.OutputSink)."""
         if self.finish_reason:
             return
         token_ids, finish_reason = output.token_ids, output.finish_reason

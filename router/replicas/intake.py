@@ -22,8 +22,12 @@ MEDIA = {engine_pb2.MEDIUM_HOST: Medium.HOST, engine_pb2.MEDIUM_DISK: Medium.DIS
 class OutputSink(Protocol):
     """A request on a session. At most one of a last output, a refusal and a loss ends it, and nothing comes after."""
 
+    def token(self, token: int) -> None:
+        """One new token, and nothing else: what most requests have of most reports."""
+        ...
+
     def output(self, output: engine_pb2.StepOutput) -> None:
-        """New tokens."""
+        """News that are more than that."""
         ...
 
     def refused(self, refusal: engine_pb2.Refusal) -> None:
@@ -113,7 +117,13 @@ class Intake:
             self._index.cleared(replica_id)
 
     def _hand_out(self, report: engine_pb2.SessionResponse) -> None:
-        sinks = self.sinks
+        sinks, ids, tokens = self.sinks, report.decoded_ids, report.decoded_tokens
+        if len(ids) != len(tokens):
+            raise SessionBroken(f"report {report.sequence} names {len(ids)} requests for {len(tokens)} tokens")
+        for id, token in zip(ids, tokens, strict=True):
+            sink = sinks.get(id)
+            if sink is not None:
+                sink.token(token)
         for output in report.outputs:
             sink = sinks.get(output.id)
             if sink is not None:

@@ -125,6 +125,7 @@ class Session:
         most = self.replica.description.answer.max_commands
         writer = asyncio.create_task(self._write(call, self._commands, most))
         hello = self._intake.tracker.hello(self._router_id)
+        hello.takes_decoded = True
         self._commands.put_nowait(engine_pb2.SessionRequest(hello=hello))
         try:
             await self._read(call)

@@ -54,7 +54,7 @@ async def test_a_stream_is_not_read_while_the_engine_or_the_router_is_behind(mon
         inbox.get()
     assert await settled(flood) == MOST + 11
     refused = [Refused(number, Overloaded("full")) for number in range(MOST + 1)]
-    hub.publish(StepReport({}, {session.number: refused}, {}, [], Figures()))
+    hub.publish(StepReport({}, {}, {session.number: refused}, {}, [], Figures()))
     while not inbox.empty():
         inbox.get()
     assert await settled(flood) == MOST + 11, "the router fetches nothing"
@@ -73,7 +73,7 @@ async def test_the_grammar_of_what_has_ended_is_not_waited_for() -> None:
     aborted = Output(1, [], FINISH_REASON_ABORTED, None, None, 0)
     news = Output(2, [5], FINISH_REASON_UNSPECIFIED, None, 0, 0)
     refused = [Refused(0, Overloaded("full")), Refused(9, Overloaded("full"))]
-    hub.publish(StepReport({session.number: [aborted, news]}, {session.number: refused}, {}, [], Figures()))
+    hub.publish(StepReport({session.number: [aborted, news]}, {}, {session.number: refused}, {}, [], Figures()))
     await asyncio.sleep(0)
     assert [task.cancelled() for task in tasks.values()] == [True, True, False, False]
     hub.leave(session)

@@ -34,11 +34,11 @@ def test_requests_count_before_and_after_the_report_that_counts_them() -> None:
     assert hub.unfinished == inbox.qsize() == 3
     hub.heartbeat()
     assert hub.unfinished == 3, "a report without news counts nobody"
-    hub.publish(StepReport({}, {}, {first.number: 4, second.number: 2}, [], Figures(running=1, waiting=1)))
+    hub.publish(StepReport({}, {}, {}, {first.number: 4, second.number: 2}, [], Figures(running=1, waiting=1)))
     assert hub.unfinished == 3, "two by the figures, and one that came during the step"
-    hub.publish(StepReport({}, {}, {first.number: 6}, [], Figures(running=1)))
+    hub.publish(StepReport({}, {}, {}, {first.number: 6}, [], Figures(running=1)))
     assert hub.unfinished == 1
     hub.submit(second, request(second.number, 3))
     hub.leave(second)
-    hub.publish(StepReport({}, {}, {}, [], Figures()))
+    hub.publish(StepReport({}, {}, {}, {}, [], Figures()))
     assert hub.unfinished == 0 and hub.drained

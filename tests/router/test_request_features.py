@@ -120,6 +120,15 @@ async def test_a_replica_that_leaves_log_probabilities_out_is_not_believed(rig: 
         await rig.run(request(logprobs=1))
 
 
+async def test_nor_is_one_that_leaves_them_out_later(rig: Rig, new_engine: NewEngine) -> None:
+    engine = await new_engine()
+    await rig.connect(engine)
+    with pytest.raises(Internal, match="0 log probabilities for 1 tokens"):
+        async for chunk in rig.dispatcher.stream(request(count=500, logprobs=1)):
+            assert len(chunk.logprobs) == len(chunk.token_ids)
+            engine.say_logprobs = False
+
+
 async def test_sequences_share_a_replica_and_each_survives_its_death(rig: Rig, new_engine: NewEngine) -> None:
     engines = [await new_engine(name, step_s=0.01) for name in ("a", "b", "c")]
     await rig.connect(*engines)

@@ -11,6 +11,7 @@ from scripted_engine import PAGE_SIZE, ScriptedEngine, expected_tokens
 
 from headway.core.blocks import chain_keys, root_key
 from headway.core.sampling import SamplingParams
+from headway.proto.headway.v1.sampling_pb2 import FINISH_REASON_LENGTH
 from headway.router.replicas import session
 
 NewEngine = Callable[..., Awaitable[ScriptedEngine]]
@@ -127,6 +128,26 @@ async def test_many_requests_share_the_session(rig: Rig, new_engine: NewEngine) 
     answers = await asyncio.gather(*map(rig.tokens, requests))
     assert answers == [expected_tokens([n], n, 1 + n % 7) for n in range(12)]
     assert len(engine.hellos) == 1
+
+
+async def test_a_report_that_says_tokens_of_nobody_ends_the_session_and_costs_no_token(
+    rig: Rig, new_engine: NewEngine
+) -> None:
+    """Not even those that it names requests for: nobody can tell whose they are."""
+    engine = await new_engine()
+    await rig.connect(engine)
+    engine.stray_tokens = 1
+    chunks = await rig.run(request(count=12))
+    assert engine.stray_tokens == 0 and len(engine.hellos) == 2
+    assert tokens_of(chunks) == expected_tokens([1, 2, 3, 4, 5], 7, 12)
+    assert (chunks[-1].migrations, chunks[-1].finish_reason) == (1, FINISH_REASON_LENGTH)
+
+
+async def test_a_router_says_that_it_reads_columns(rig: Rig, new_engine: NewEngine) -> None:
+    """Or leaders would give it an output a token."""
+    engine = await new_engine()
+    await rig.connect(engine)
+    assert engine.hellos[0].takes_decoded
 
 
 @pytest.mark.parametrize("most", [0, 3])

@@ -41,13 +41,25 @@ class Stream:
 
 
 class EngineSession:
-    """One session. `reading` off leaves reports in the transport, as a slow router does."""
+    """One session. `reading` off leaves reports in the transport, as a slow router does. Without `takes_decoded` it is
+    a router that knows outputs only."""
 
     def __init__(
-        self, channel: grpc.aio.Channel, router_id: str, incarnation: str = "", after_sequence: int = 0
+        self,
+        channel: grpc.aio.Channel,
+        router_id: str,
+        incarnation: str = "",
+        after_sequence: int = 0,
+        *,
+        takes_decoded: bool = True,
     ) -> None:
         self.call = EngineServiceStub(channel).Session(None)
-        self.hello = engine_pb2.Hello(router_id=router_id, incarnation=incarnation, after_sequence=after_sequence)
+        self.hello = engine_pb2.Hello(
+            router_id=router_id,
+            incarnation=incarnation,
+            after_sequence=after_sequence,
+            takes_decoded=takes_decoded,
+        )
         self.reports: list[engine_pb2.SessionResponse] = []
         self.streams: dict[int, Stream] = {}
         self.arrived = asyncio.Condition()
@@ -128,6 +140,12 @@ class EngineSession:
             for refusal in report.refusals:
                 self.streams[refusal.id].refusal = refusal
                 self.streams[refusal.id].done.set()
+            for id, token in zip(report.decoded_ids, report.decoded_tokens, strict=True):
+                stream = self.streams[id]
+                assert stream.last is not None and not stream.last.finish_reason, (
+                    "between the first output and the last"
+                )
+                stream.token_ids.append(token)
             for output in report.outputs:
                 stream = self.streams[output.id]
                 assert stream.last is None or not stream.last.finish_reason, "output after the end"

@@ -2,13 +2,14 @@
 
 from .commands import Abort, Accept, Command, Compiled, Fail, Forget, Leave, Refuse, Stop, Submit
 from .loop import Engine, Plane
-from .reports import Figures, Output, Refused, StepReport
+from .reports import Decoded, Figures, Output, Refused, StepReport
 
 __all__ = [
     "Abort",
     "Accept",
     "Command",
     "Compiled",
+    "Decoded",
     "Engine",
     "Fail",
     "Figures",

@@ -191,11 +191,14 @@ class Engine:
 
     def _report(self) -> None:
         changes = self._scheduler.pool.events.drain()
-        self._publish(StepReport(self._outputs, self._refusals, self._submitted, changes, self.figures()))
+        self._publish(
+            StepReport(self._outputs, self._decoded, self._refusals, self._submitted, changes, self.figures())
+        )
         self._new_report()
 
     def _new_report(self) -> None:
         self._outputs: dict[int, list[Output]] = {}
+        self._decoded: dict[int, Decoded] = {}
         self._refusals: dict[int, list[Refused]] = {}
         self._submitted: dict[int, int] = {}
 
@@ -233,7 +236,7 @@ class Engine:
             case Leave(session):
                 for request in [request for request in self._requests.values() if request.session == session]:
                     self._abort(request)
-                for said in (self._outputs, self._refusals, self._submitted):
+                for said in (self._outputs, self._decoded, self._refusals, self._submitted):
                     said.pop(session, None)
             case Accept(accepting):
                 self._accepting = accepting

@@ -4,11 +4,16 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+import numpy as np
+import numpy.typing as npt
+
 from ...core.errors import HeadwayError
 from ...proto.headway.v1.sampling_pb2 import FinishReason
 from ..pages import KvChange
 from ..plan import PlaceLogprobs
 from ..tiers import TierFigures
+
+Int64 = npt.NDArray[np.int64]
 
 
 class Output(NamedTuple):
@@ -24,6 +29,17 @@ class Output(NamedTuple):
     embedding: bytes = b""
     logprobs: PlaceLogprobs | None = None
     prompt_logprobs: PlaceLogprobs | None = None
+
+
+class Decoded(NamedTuple):
+    """Requests of one session that went on by one token each and have nothing else to tell: most, at most steps. Each
+    is there once, and its first output has been reported before. Nobody writes to the arrays any more.
+    """
+
+    ids: Int64
+    """[n], of the requests."""
+    tokens: Int64
+    """[n], their new tokens."""
 
 
 class Refused(NamedTuple):
@@ -61,10 +77,12 @@ class Figures(NamedTuple):
 class StepReport(NamedTuple):
     """Everything that happened since the last report. The dictionaries are by session.
 
-    `submitted` holds the highest request id that each session has submitted: `figures` count them.
+    `decoded` come before what `outputs` and `refusals` say of the same request. `submitted` holds the highest request
+    id that each session has submitted: `figures` count them.
     """
 
     outputs: dict[int, list[Output]]
+    decoded: dict[int, Decoded]
     refusals: dict[int, list[Refused]]
     submitted: dict[int, int]
     kv_changes: list[KvChange]

@@ -28,10 +28,10 @@ class Session:
     """One router's stream. `number` is what the engine knows it by; `compiling` are the grammars of its requests,
     `unreported` those that were handed to the engine and that no report counts yet, in order."""
 
-    def __init__(self, number: int, router_id: str) -> None:
+    def __init__(self, number: int, hello: engine_pb2.Hello) -> None:
         self.number = number
-        self.router_id = router_id
-        self.outbox = Outbox()
+        self.router_id = hello.router_id
+        self.outbox = Outbox(takes_decoded=hello.takes_decoded)
         self.compiling: dict[int, asyncio.Task[None]] = {}
         self.unreported: deque[int] = deque()
         self.last_submit = 0
@@ -99,7 +99,8 @@ class Hub:
                 session.unreported.popleft()
             outputs, refusals = report.outputs.get(number, []), report.refusals.get(number, [])
             session.stop_compiling(outputs, refusals)
-            session.outbox.add(self.sequence, outputs, refusals, report.kv_changes, load, session.last_submit)
+            decoded, changes = report.decoded.get(number), report.kv_changes
+            session.outbox.add(self.sequence, outputs, decoded, refusals, changes, load, session.last_submit)
 
     def set_adapters(self, adapters: list[engine_pb2.Adapter]) -> None:
         """Requests may name these from now on; every router hears it at once."""
@@ -110,7 +111,7 @@ class Hub:
 
     def heartbeat(self) -> None:
         """A report without news. It does not need the engine, so it tells of a hung one too."""
-        self.publish(StepReport({}, {}, {}, [], self._figures))
+        self.publish(StepReport({}, {}, {}, {}, [], self._figures))
 
     async def beat(self) -> None:
         """Sends a heartbeat whenever nothing else was published for HEARTBEAT_S. Runs until cancelled."""
@@ -127,7 +128,7 @@ class Hub:
             older.outbox.close(Stale(f"another session of router {hello.router_id!r} took this one's place"))
             self.leave(older)
         self.heartbeat()  # so that even a router which missed nothing gets the load at once
-        session = Session(next(self._numbers), hello.router_id)
+        session = Session(next(self._numbers), hello)
         self._sessions[session.number] = session
         opening = self._continue(hello)
         return session, self._snapshot() if opening is None else iter([opening])

@@ -9,7 +9,7 @@ import numpy as np
 
 from ...core.blocks import join_keys
 from ...proto.headway.v1 import engine_pb2
-from ..engine import Figures, Output, Refused
+from ..engine import Decoded, Figures, Output, Refused
 from ..pages import KvChange, KvOp, Medium
 from ..plan import PlaceLogprobs
 
@@ -70,8 +70,14 @@ def _event(change: KvChange) -> engine_pb2.KvEvent:
     return engine_pb2.KvEvent(removed=engine_pb2.BlocksRemoved(keys=keys, medium=medium))
 
 
+def write_decoded(decoded: Decoded, message: engine_pb2.SessionResponse) -> None:
+    """Lists, as elements of arrays are slower to take over one by one."""
+    message.decoded_ids.extend(decoded.ids.tolist())
+    message.decoded_tokens.extend(decoded.tokens.tolist())
+
+
 def write_output(output: Output, message: engine_pb2.StepOutput) -> None:
-    """Into an empty message. Most have nothing but tokens, and there is one for each running request a step."""
+    """Into an empty message. Few fields are set in most."""
     message.id = output.id
     message.token_ids.extend(output.token_ids)
     if output.cached_tokens is not None:

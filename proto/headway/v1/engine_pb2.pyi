@@ -69,14 +69,16 @@ class CommandBatch(_message.Message):
     def __init__(self, commands: _Optional[_Iterable[_Union[SessionRequest, _Mapping]]] = ...) -> None: ...
 
 class Hello(_message.Message):
-    __slots__ = ("router_id", "incarnation", "after_sequence")
+    __slots__ = ("router_id", "incarnation", "after_sequence", "takes_decoded")
     ROUTER_ID_FIELD_NUMBER: _ClassVar[int]
     INCARNATION_FIELD_NUMBER: _ClassVar[int]
     AFTER_SEQUENCE_FIELD_NUMBER: _ClassVar[int]
+    TAKES_DECODED_FIELD_NUMBER: _ClassVar[int]
     router_id: str
     incarnation: str
     after_sequence: int
-    def __init__(self, router_id: _Optional[str] = ..., incarnation: _Optional[str] = ..., after_sequence: _Optional[int] = ...) -> None: ...
+    takes_decoded: bool
+    def __init__(self, router_id: _Optional[str] = ..., incarnation: _Optional[str] = ..., after_sequence: _Optional[int] = ..., takes_decoded: _Optional[bool] = ...) -> None: ...
 
 class Submit(_message.Message):
     __slots__ = ("id", "token_ids", "delivered", "sampling", "max_new_tokens", "eos_token_ids", "stop_token_ids", "cache_root", "cache_bypass", "request_id", "sequence", "min_new_tokens", "logit_bias", "allowed_token_ids", "bad_words", "grammar", "logprobs", "prompt_logprobs", "priority", "time_left", "pooling", "adapter")
@@ -146,7 +148,7 @@ class AbortSequence(_message.Message):
     def __init__(self, id: _Optional[int] = ...) -> None: ...
 
 class SessionResponse(_message.Message):
-    __slots__ = ("incarnation", "first_sequence", "sequence", "time", "snapshot", "snapshot_continues", "outputs", "refusals", "kv_events", "load", "last_submit_id", "adapters")
+    __slots__ = ("incarnation", "first_sequence", "sequence", "time", "snapshot", "snapshot_continues", "outputs", "refusals", "kv_events", "load", "last_submit_id", "adapters", "decoded_ids", "decoded_tokens")
     INCARNATION_FIELD_NUMBER: _ClassVar[int]
     FIRST_SEQUENCE_FIELD_NUMBER: _ClassVar[int]
     SEQUENCE_FIELD_NUMBER: _ClassVar[int]
@@ -159,6 +161,8 @@ class SessionResponse(_message.Message):
     LOAD_FIELD_NUMBER: _ClassVar[int]
     LAST_SUBMIT_ID_FIELD_NUMBER: _ClassVar[int]
     ADAPTERS_FIELD_NUMBER: _ClassVar[int]
+    DECODED_IDS_FIELD_NUMBER: _ClassVar[int]
+    DECODED_TOKENS_FIELD_NUMBER: _ClassVar[int]
     incarnation: str
     first_sequence: int
     sequence: int
@@ -171,7 +175,9 @@ class SessionResponse(_message.Message):
     load: Load
     last_submit_id: int
     adapters: AdapterSet
-    def __init__(self, incarnation: _Optional[str] = ..., first_sequence: _Optional[int] = ..., sequence: _Optional[int] = ..., time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., snapshot: _Optional[bool] = ..., snapshot_continues: _Optional[bool] = ..., outputs: _Optional[_Iterable[_Union[StepOutput, _Mapping]]] = ..., refusals: _Optional[_Iterable[_Union[Refusal, _Mapping]]] = ..., kv_events: _Optional[_Iterable[_Union[KvEvent, _Mapping]]] = ..., load: _Optional[_Union[Load, _Mapping]] = ..., last_submit_id: _Optional[int] = ..., adapters: _Optional[_Union[AdapterSet, _Mapping]] = ...) -> None: ...
+    decoded_ids: _containers.RepeatedScalarFieldContainer[int]
+    decoded_tokens: _containers.RepeatedScalarFieldContainer[int]
+    def __init__(self, incarnation: _Optional[str] = ..., first_sequence: _Optional[int] = ..., sequence: _Optional[int] = ..., time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., snapshot: _Optional[bool] = ..., snapshot_continues: _Optional[bool] = ..., outputs: _Optional[_Iterable[_Union[StepOutput, _Mapping]]] = ..., refusals: _Optional[_Iterable[_Union[Refusal, _Mapping]]] = ..., kv_events: _Optional[_Iterable[_Union[KvEvent, _Mapping]]] = ..., load: _Optional[_Union[Load, _Mapping]] = ..., last_submit_id: _Optional[int] = ..., adapters: _Optional[_Union[AdapterSet, _Mapping]] = ..., decoded_ids: _Optional[_Iterable[int]] = ..., decoded_tokens: _Optional[_Iterable[int]] = ...) -> None: ...
 
 class StepOutput(_message.Message):
     __slots__ = ("id", "token_ids", "finish_reason", "stop_token_id", "cached_tokens", "preemptions", "logprobs", "prompt_logprobs", "embedding")

@@ -49,6 +49,9 @@ class InProcess:
 
         def publish(report: StepReport) -> None:
             assert not report.refusals
+            if (decoded := report.decoded.get(0)) is not None:
+                for id, token in zip(decoded.ids.tolist(), decoded.tokens.tolist(), strict=True):
+                    tokens[id].append(token)
             for output in report.outputs.get(0, ()):
                 tokens[output.id] += output.token_ids
                 if output.finish:

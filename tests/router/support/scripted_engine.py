@@ -102,6 +102,7 @@ class ScriptedEngine(EngineServiceServicer):
         self.vocab_size = 1000
         self.say_last_submit = True
         self.say_logprobs = True
+        self.stray_tokens = 0  # in the next report with decoded tokens, without the ids of their requests
         self.hellos: list[engine_pb2.Hello] = []
         self.submits: list[engine_pb2.Submit] = []
         self.aborts: list[int] = []
@@ -208,7 +209,8 @@ class ScriptedEngine(EngineServiceServicer):
         for stream in self._streams:
             report = self._report(stream, self._sequence)
             report.kv_events.extend(events)
-            report.outputs.extend([] if self.hold else self._outputs(stream))
+            if not self.hold:
+                self._add_tokens(stream, report)
             stream.reports.put_nowait(report)
 
     async def Describe(self, request: Any, context: Any) -> engine_pb2.DescribeResponse:
@@ -280,6 +282,20 @@ class ScriptedEngine(EngineServiceServicer):
             load=load,
             last_submit_id=stream.last_submit_id if self.say_last_submit else 0,
         )
+
+    def _add_tokens(self, stream: Stream, report: engine_pb2.SessionResponse) -> None:
+        """As a leader does: what is a token and nothing else goes into columns."""
+        plain = engine_pb2.StepOutput()
+        for output in self._outputs(stream):
+            plain.id, plain.token_ids[:] = output.id, output.token_ids
+            if output == plain:
+                report.decoded_ids.append(output.id)
+                report.decoded_tokens.extend(output.token_ids)
+            else:
+                report.outputs.append(output)
+        if report.decoded_ids:
+            report.decoded_tokens.extend([0] * self.stray_tokens)
+            self.stray_tokens = 0
 
     def _outputs(self, stream: Stream) -> list[engine_pb2.StepOutput]:
         outputs = []
