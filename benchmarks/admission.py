@@ -78,10 +78,14 @@ class Ranks:
     def __init__(self, asked: list[Asked]) -> None:
         self._ends = [len(each.prompt) + each.output for each in asked]
         self._rows: dict[int, int] = {}
+        self._known: dict[int, int] = {}
 
     def step(self, plan: StepPlan) -> StepResult:
         self._rows.update((added.row, added.sampling.seed) for added in plan.added)
-        ends = [(self._rows[work.row], work.computed + work.count + 1) for work in plan.work if work.sample]
+        sampled = {work.row: work.computed + work.count + 1 for work in plan.work if work.sample}
+        sampled |= {row: self._known[row] + 1 for row in np.frombuffer(plan.decodes, "<u4").tolist()}
+        self._known |= sampled
+        ends = [(self._rows[row], end) for row, end in sampled.items()]
         tokens = [EOS if end >= self._ends[request] else 1 + (request * 31 + end) % 50_000 for request, end in ends]
         return StepResult(plan.step, tokens)
 
@@ -101,9 +105,10 @@ def run(asked: list[Asked], limits: Limits, max_new: int, known: bool) -> Run:
         start = time.perf_counter()
         plan = scheduler.schedule()
         spent += time.perf_counter() - start
-        outcomes = scheduler.update(ranks.step(plan))
+        outcomes = scheduler.update(ranks.step(plan)).outcomes
         left -= sum(outcome.ended for outcome in outcomes)
-        steps, running, used = steps + 1, running + len(plan.work), used + pool.used_pages
+        working = len(plan.work) + plan.decoding
+        steps, running, used = steps + 1, running + working, used + pool.used_pages
         computed += plan.total_tokens
     output = sum(each.output for each in asked)
     wanted = sum(len(each.prompt) + each.output - 1 for each in asked) - scheduler.cached_tokens

@@ -23,6 +23,7 @@ from ...worker.execution.device_steps import DeviceSteps
 from ...worker.execution.launched import Launched
 from ...worker.execution.replay import PlainReplayer
 from ...worker.execution.runner import Runner
+from ...worker.execution.step_work import StepWork
 from ...worker.pages import PagePool
 from ...worker.parallel.communicator import alone
 from ...worker.plan import StepPlan, StepResult
@@ -85,7 +86,7 @@ class Bench:
         self._root = root_key(info.revision)
         self._work = Work(config)
         self._token_bytes = info.kv_bytes_per_page / info.page_size
-        self._out: deque[tuple[StepPlan, Launched, float]] = deque()
+        self._out: deque[tuple[StepWork, Launched, float]] = deque()
         self._all, self._decode, self._last = Tally(), Tally(), 0.0
 
     @property
@@ -134,18 +135,18 @@ class Bench:
             self._runner.step(StepPlan(0, [], [], [], []))
 
     def send(self, plan: StepPlan) -> None:
-        self._out.append((plan, self._runner.launch(plan), time.perf_counter()))
+        launched = self._runner.launch(plan)
+        self._out.append((self._runner.rows.work, launched, time.perf_counter()))
 
     def receive(self) -> StepResult:
-        plan, launched, sent = self._out.popleft()
+        work, launched, sent = self._out.popleft()
         result = launched.collect()
         assert result is not None
         now = time.perf_counter()
-        if plan.work:
-            context = sum(item.computed + item.count for item in plan.work)
-            size = self._work.weights * 2 + context * self._token_bytes
-            floor = self._ceilings.floor(size, self._work.operations(plan.work))
-            decodes = all(item.count == 1 for item in plan.work)
+        if len(work.row):
+            size = self._work.weights * 2 + int(work.end.sum()) * self._token_bytes
+            floor = self._ceilings.floor(size, self._work.operations(work))
+            decodes = bool((work.count == 1).all())
             for tally in (self._all, self._decode) if decodes else (self._all,):
                 tally.steps += 1
                 tally.tokens += len(result.token_ids)

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import Any
 
-from ...worker.plan import RowWork
+from ...worker.execution.step_work import StepWork
 
 
 class Work:
@@ -24,11 +23,9 @@ class Work:
         """That a step reads: all but the embedding, of which it reads a few rows."""
         return int(self._layers + self._head)
 
-    def operations(self, work: Iterable[RowWork]) -> int:
+    def operations(self, work: StepWork) -> int:
         """Floating-point operations of a step: 2 a weight and token, and 4 a layer, query head, element of a head, and
         pair of a query and a token that it sees."""
-        found = 0
-        for item in work:
-            pairs = item.count * item.computed + item.count * (item.count + 1) // 2
-            found += 2 * self._layers * item.count + 2 * self._head * item.sample + self._pair * pairs
-        return int(found)
+        pairs = work.count * work.computed + work.count * (work.count + 1) // 2
+        weights = self._layers * int(work.count.sum()) + self._head * int(work.sample.sum())
+        return 2 * int(weights) + int(self._pair * pairs.sum())

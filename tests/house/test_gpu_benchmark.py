@@ -20,6 +20,7 @@ from headway.benchmarks.device.profile_kinds import kind_of
 from headway.benchmarks.device.report import Row, markdown
 from headway.benchmarks.device.work import Work
 from headway.benchmarks.device.workloads import QWEN3_600M
+from headway.worker.execution.step_work import step_work
 from headway.worker.plan import RowWork
 
 ROOT = Path(__file__).parents[2]
@@ -174,13 +175,13 @@ def test_the_operations_of_steps() -> None:
     """Qwen3-0.6B, by hand: 28 layers of 1,024 x (48 heads of 128 + 3 x 3,072) weights, a head of 151,936 x 1,024."""
     work = Work(QWEN3_600M)
     assert work.weights == 28 * 15_728_640 + 155_582_464
-    prompt = work.operations([RowWork(0, 0, 8192, True, [])])
+    prompt = work.operations(step_work([RowWork(0, 0, 8192, True, [])]))
     layers, head, attention = 2 * 440_401_920 * 8192, 2 * 155_582_464, 4 * 28 * 16 * 128 * (8192 * 8193 // 2)
     assert prompt == layers + head + attention
     assert [round(part / 1e12, 1) for part in (layers, attention, prompt)] == [7.2, 7.7, 14.9]
     chunks = [RowWork(0, 0, 8000, False, []), RowWork(0, 8000, 192, True, [])]
-    assert sum(work.operations([chunk]) for chunk in chunks) == prompt == work.operations(chunks)
-    assert work.operations([RowWork(0, 1023, 1, True, [])]) == 2 * work.weights + 4 * 28 * 16 * 128 * 1024
+    assert sum(work.operations(step_work([chunk])) for chunk in chunks) == prompt == work.operations(step_work(chunks))
+    assert work.operations(step_work([RowWork(0, 1023, 1, True, [])])) == 2 * work.weights + 4 * 28 * 16 * 128 * 1024
 
 
 def test_without_a_gpu_it_says_so() -> None:

@@ -54,10 +54,10 @@ def test_padded_steps_give_the_same_tokens(
     plain, captured = runners[name]
     replays = captured.replayer.replays
     expected = decode(plain, prompts, ways, turns, told=True)
-    for told in (True, False):
-        found = decode(captured, prompts, ways, turns, told=told)
+    for told, items in ((True, True), (False, True), (False, False)):
+        found = decode(captured, prompts, ways, turns, told=told, items=items)
         assert found == expected
-    assert captured.replayer.replays >= replays + 2 * len(turns)
+    assert captured.replayer.replays >= replays + 3 * len(turns)
 
 
 def test_steps_that_do_not_suit_go_one_by_one(checkpoint: Callable[[str], Path]) -> None:
@@ -141,7 +141,9 @@ def test_an_engine_says_the_same_by_captured_steps(checkpoint: Callable[[str], P
             )
             for turn in range(25)
         ]
-        expected = plain.serve(asks, token_budget=48)
-        assert device.serve(asks, token_budget=48) == expected
+        expected = plain.serve(asks, token_budget=48, in_columns=1000)
+        for in_columns in (1, 8, 1000):
+            assert device.serve(asks, token_budget=48, in_columns=in_columns) == expected
+            assert plain.serve(asks, token_budget=48, in_columns=in_columns) == expected
         assert [len(tokens) for tokens in expected] == [most for _, most, _ in asks]
     assert captured.replayer.replays > 40 and device.most_out == 2 and device.preemptions > 0

@@ -11,6 +11,7 @@ import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from msgspec import structs
 from rank_group import RankGroup, spec_for
 
 from headway.core.constraints import TokenRules
@@ -63,6 +64,12 @@ class Rows:
         work = [RowWork(row, length + step - 1, 1, True, []) for row, length in enumerate(self.lengths)]
         return StepPlan(step, [], [], list(enumerate(tokens)), work)
 
+    def untold(self, step: int, items: int) -> StepPlan:
+        """The same without tokens; rows from number `items` on come without items."""
+        plan = self.next(step, [SAMPLED] * len(self.lengths))
+        decodes = np.arange(items, len(self.lengths), dtype="<u4").tobytes()
+        return structs.replace(plan, appended=plan.appended[:items], work=plan.work[:items], decodes=decodes)
+
     def gone(self, step: int) -> StepPlan:
         return StepPlan(step, list(range(len(self.lengths))), [], [], [])
 
@@ -75,13 +82,12 @@ def one_by_one(runner: Runner, rows: Rows, steps: int) -> list[StepResult]:
     return results
 
 
-def ahead(runner: Runner, rows: Rows, steps: int, depth: int) -> list[StepResult]:
-    """With up to `depth` steps launched and not collected; the leader tells no token."""
+def ahead(runner: Runner, rows: Rows, steps: int, depth: int, items: int = 100) -> list[StepResult]:
+    """With up to `depth` steps launched and not collected; the leader tells no token, and has items of so many rows."""
     under_way: deque[Launched] = deque()
     results = []
     for step in range(steps):
-        plan = rows.next(step, [SAMPLED] * len(rows.lengths)) if step else rows.first()
-        under_way.append(runner.launch(plan))
+        under_way.append(runner.launch(rows.untold(step, items) if step else rows.first()))
         if len(under_way) >= depth:
             results.append(under_way.popleft().collect())
     results += [launched.collect() for launched in under_way]
@@ -107,11 +113,12 @@ def runners(checkpoint: Callable[[str], Path]) -> tuple[Runner, Runner]:
 def test_ahead_of_the_host(runners: tuple[Runner, Runner], prompts: list[list[int]], data: st.DataObject) -> None:
     ways = [data.draw(st.integers(0, len(WAYS) - 1)) for _ in prompts]
     depth, logprobs = data.draw(st.integers(1, 3)), data.draw(st.sampled_from([-1, 0, 4]))
+    items = data.draw(st.integers(0, len(prompts)))
     plain, device = runners
     expected = one_by_one(plain, Rows(prompts, ways, logprobs), 8)
     for found in (
-        ahead(device, Rows(prompts, ways, logprobs), 8, depth),
-        ahead(plain, Rows(prompts, ways, logprobs), 8, depth),
+        ahead(device, Rows(prompts, ways, logprobs), 8, depth, items),
+        ahead(plain, Rows(prompts, ways, logprobs), 8, depth, items),
         one_by_one(device, Rows(prompts, ways, logprobs), 8),
     ):
         assert [result.token_ids for result in found] == [result.token_ids for result in expected]
@@ -133,9 +140,11 @@ def test_ranks_that_do_not_sample_hear_of_the_tokens(
     for step in range(1, 6):
         told.append(group.step(rows.next(step, told[-1]))[0].token_ids)
     group.step(rows.gone(6))
-    untold = [group.step(rows.first())[0].token_ids]
-    untold += [group.step(rows.next(step, [SAMPLED] * 3))[0].token_ids for step in range(1, 6)]
-    assert untold == told
+    for items in range(4):
+        untold = [group.step(rows.first())[0].token_ids]
+        untold += [group.step(rows.untold(step, items))[0].token_ids for step in range(1, 6)]
+        group.step(rows.gone(6))
+        assert untold == told
 
 
 def test_a_row_without_a_token_harms_nobody_who_goes_on(runners: tuple[Runner, Runner]) -> None:

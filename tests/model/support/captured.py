@@ -83,16 +83,20 @@ def prefill(runner: Runner, prompts: list[list[int]], ways: list[int]) -> list[i
 
 
 def decode(
-    runner: Runner, prompts: list[list[int]], ways: list[int], turns: list[list[int]], *, told: bool
+    runner: Runner, prompts: list[list[int]], ways: list[int], turns: list[list[int]], *, told: bool, items: bool = True
 ) -> list[list[int]]:
-    """Tokens of a step for each of `turns`, the rows in it in their order. `told`: plans have the tokens' ids."""
+    """Tokens of a step for each of `turns`, the rows in it in their order. `told`: plans have the tokens' ids; without
+    `items` they have nothing but the rows."""
     last = dict(enumerate(prefill(runner, prompts, ways)))
     lengths = {row: len(prompt) for row, prompt in enumerate(prompts)}
     results = []
     for step, turn in enumerate(turns, start=1):
         appended = [(row, last[row] if told else SAMPLED) for row in turn]
         work = [RowWork(row, lengths[row], 1, True, []) for row in turn]
-        result = runner.step(StepPlan(step, [], [], appended, work))
+        plan = StepPlan(step, [], [], appended, work)
+        if not items:
+            plan = StepPlan(step, [], [], [], [], decodes=np.array(turn, "<u4").tobytes())
+        result = runner.step(plan)
         assert result is not None
         results.append(result.token_ids)
         for row, token in zip(turn, result.token_ids, strict=True):

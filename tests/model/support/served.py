@@ -14,6 +14,7 @@ from headway.worker.execution.runner import Runner
 from headway.worker.pages import PagePool
 from headway.worker.plan import StepPlan, StepResult
 from headway.worker.scheduler import Limits, Request, Scheduler
+from headway.worker.scheduler.scheduler import IN_COLUMNS
 
 
 class InProcess:
@@ -34,8 +35,11 @@ class InProcess:
         assert result is not None
         return result
 
-    def serve(self, asks: list[tuple[list[int], int, SamplingParams]], token_budget: int) -> list[list[int]]:
-        """Each request's tokens, for its prompt, the most new ones, and how to draw them."""
+    def serve(
+        self, asks: list[tuple[list[int], int, SamplingParams]], token_budget: int, in_columns: int = IN_COLUMNS
+    ) -> list[list[int]]:
+        """Each request's tokens, for its prompt, the most new ones, and how to draw them. `in_columns` is for the
+        scheduler."""
         runner, engine_spec = self.runner, self.runner.spec.engine
         limits = Limits(
             page_size=engine_spec.page_size, total_pages=runner.total_pages,
@@ -43,7 +47,7 @@ class InProcess:
             max_sequences=engine_spec.max_sequences, token_budget=token_budget, max_waiting=100,
             vocab_size=runner.info.vocab_size, admission_forecast=False,
         )  # fmt: skip
-        scheduler = Scheduler(limits, PagePool(limits.total_pages, limits.page_size))
+        scheduler = Scheduler(limits, PagePool(limits.total_pages, limits.page_size), in_columns=in_columns)
         tokens: dict[int, list[int]] = defaultdict(list)
         unfinished = set(range(len(asks)))
 
