@@ -65,10 +65,15 @@ class Machine(RuleBasedStateMachine):
         self.replayed: set[BlockKey] = set()
         self.ids = 0
 
-    @initialize(forecast=st.booleans(), stages=st.just(1), in_columns=st.sampled_from([1, 1, 2, 3, 100]))
-    def begin(self, forecast: bool, stages: int, in_columns: int) -> None:
+    @initialize(
+        forecast=st.booleans(),
+        stages=st.just(1),
+        in_columns=st.sampled_from([1, 1, 2, 3, 100]),
+        budget=st.sampled_from([3, 9]),
+    )
+    def begin(self, forecast: bool, stages: int, in_columns: int, budget: int) -> None:
         self.pool = PagePool(TOTAL_PAGES, PAGE_SIZE)
-        limits = structs.replace(LIMITS, admission_forecast=forecast, stages=stages)
+        limits = structs.replace(LIMITS, admission_forecast=forecast, stages=stages, token_budget=budget)
         self.scheduler = Scheduler(limits, self.pool, in_columns=in_columns)
         self.ranks = FakeRanks(TOTAL_PAGES, VOCABULARY)
 
@@ -157,7 +162,7 @@ class Machine(RuleBasedStateMachine):
         alone = not self.results
         before = {request: request.preemptions for request in self.live}
         plan = self.scheduler.schedule()
-        assert plan.total_tokens <= LIMITS.token_budget
+        assert plan.total_tokens <= self.scheduler.limits.token_budget
         rows = worked_rows(plan)
         assert len(rows) == len(set(rows))
         self.check_victims(before)
@@ -267,9 +272,9 @@ class Machine(RuleBasedStateMachine):
 class Pipelined(Machine):
     """As many plans out as stages, each request in one of them."""
 
-    @initialize(forecast=st.booleans(), stages=st.integers(2, 3), in_columns=st.just(1))
-    def begin(self, forecast: bool, stages: int, in_columns: int) -> None:
-        super().begin(forecast, stages, in_columns)
+    @initialize(forecast=st.booleans(), stages=st.integers(2, 3), in_columns=st.just(1), budget=st.just(9))
+    def begin(self, forecast: bool, stages: int, in_columns: int, budget: int) -> None:
+        super().begin(forecast, stages, in_columns, budget)
 
     def one_step(self, ahead: bool = False) -> None:
         alone = ahead and not self.results

@@ -84,11 +84,6 @@ class Roster:
         self.loose.remove(request)
         self.decodes.sit(request)
 
-    def rise(self, request: Request) -> None:
-        """A request is not in the columns, if it was."""
-        if request.seat:
-            self.decodes.rise(request)
-
     def grow(self, request: Request, count: int) -> list[int]:
         """Pages for `count` more tokens; the caller has made sure that they are there."""
         missing = self.pool.pages_for(request.planned + count) - len(request.pages)
@@ -110,8 +105,8 @@ class Roster:
 
     def preempt(self, victim: Request, shares: Shares) -> None:
         """Sends a running request back to its place in the queue; it keeps its tokens and computes their KV again."""
+        assert not victim.seat, "pages are scarce, and nobody is in columns"
         # Whoever was served in this step is more urgent than whoever needs pages now, and the victim is not.
-        self.rise(victim)
         shares.drop(victim)
         self._retire(victim)
         victim.preemptions += 1
@@ -123,7 +118,8 @@ class Roster:
         """A request is gone for good, whatever its state; its pages are free at once.
 
         A plan that is out may still write to them: the ranks do so before what a later plan has them for."""
-        self.rise(request)
+        if request.seat:
+            self.decodes.rise(request)
         request.over = True
         if request.output_tokens:
             self.lengths.add(request.output_tokens)

@@ -224,7 +224,7 @@ class Scheduler:
         roster = self._roster
         due = [request for request in roster.loose if request.remaining == 1 and not request.sits_out]
         suited = [request for request in due if roster.decodes.suits(request)]
-        if not self._in_columns <= len(roster.decodes) + len(suited) or not self._plenty(len(due)):
+        if not self._in_columns <= len(roster.decodes) + len(suited) or not self._plenty():
             if not len(roster.decodes):
                 return due, NONE_DECODING
             roster.decodes.rise_all()
@@ -235,12 +235,10 @@ class Scheduler:
             roster.sit(request)
         return [request for request in due if not request.seat], roster.decodes.plan(self.pool)
 
-    def _plenty(self, due: int) -> bool:
-        """Whether tokens and pages last for everybody that runs, and nobody who waits is to take any from them: then it
-        does not matter who is served first."""
+    def _plenty(self) -> bool:
+        """Whether pages last for everybody that runs, and nobody who waits is to take any from them: then it does not
+        matter who is served first. Tokens always do for those that decode."""
         roster, budget = self._roster, self.limits.token_budget
-        if len(roster.decodes) + due > budget:
-            return False
         if roster.waiting and roster.waiting[0].priority < roster.least_priority:
             return False
         wanted = min(budget, sum(request.remaining for request in roster.loose))

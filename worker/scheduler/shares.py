@@ -35,6 +35,7 @@ class Shares:
         self.budget = budget - len(decoding)
         self.decoding = decoding
         self._rows = rows - len(decoding)
+        assert self.budget >= 0
         self._due = set(due)
         self._shares: dict[Request, Share] = {}
 
