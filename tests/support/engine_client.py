@@ -142,9 +142,7 @@ class EngineSession:
                 self.streams[refusal.id].done.set()
             for id, token in zip(report.decoded_ids, report.decoded_tokens, strict=True):
                 stream = self.streams[id]
-                assert stream.last is not None and not stream.last.finish_reason, (
-                    "between the first output and the last"
-                )
+                assert stream.last is None or not stream.last.finish_reason, "a token after the end"
                 stream.token_ids.append(token)
             for output in report.outputs:
                 stream = self.streams[output.id]
