@@ -37,9 +37,10 @@ class LastTokens:
         place = self._comm.place
         assert place.pp == 1, "with several stages no plan goes on with a token that the leader has not seen"
         if place.tp > 1:
-            # Float64 holds every id, and every kind of group sums it.
-            mine = self.ids.double() if place.is_sampler else torch.zeros_like(self.ids, dtype=torch.float64)
-            self.ids.copy_(self._comm.all_reduce(mine))
+            with torch.inference_mode():
+                # Float64 holds every id, and every kind of group sums it.
+                mine = self.ids.double() if place.is_sampler else torch.zeros_like(self.ids, dtype=torch.float64)
+                self.ids.copy_(self._comm.all_reduce(mine))
 
     def filled(self, token_ids: Tensor, rows: Tensor) -> Tensor:
         """`token_ids` with the last token of row `rows[i]` in place i where that is not below 0; both [n] int64."""

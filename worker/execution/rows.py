@@ -63,8 +63,9 @@ class Rows:
         for work in plan.work:
             if work.new_pages:
                 self._take_pages(work.row, work.new_pages)
-        self.work = step_work(plan.work, decodes, self.known[decodes].astype(np.int64) - 1)
-        self._check(self.work)
+        items = step_work(plan.work)
+        self._check(items)
+        self.work = items if not len(decodes) else items.before(self._decoding(decodes))
 
     def _expect(self, row: int) -> None:
         if not 0 <= row < len(self.live) or not self.live[row]:
@@ -106,6 +107,17 @@ class Rows:
         self.tokens[rows, known] = tokens
         self.known[rows] = known + 1
 
+    def _decoding(self, rows: Int64) -> StepWork:
+        """The work on each one's last token. Raises PlanError where a row has no page for it."""
+        known = self.known[rows]
+        if (outside := known > self.pages[rows] * self.page_size).any():
+            at = int(outside.argmax())
+            self._refuse_pages(int(rows[at]), int(known[at]))
+        return StepWork(rows, known.astype(np.int64) - 1, np.ones_like(rows), np.ones(len(rows), np.bool_))
+
+    def _refuse_pages(self, row: int, end: int) -> None:
+        raise PlanError(f"row {row}: {end} tokens do not fit {self.pages[row]} pages of {self.page_size}")
+
     def _take_pages(self, row: int, pages: list[int]) -> None:
         self._expect(row)
         self._check_pages(row, pages)
@@ -131,7 +143,7 @@ class Rows:
             )
         if (outside := end > held * self.page_size).any():
             at = int(outside.argmax())
-            raise PlanError(f"row {work.row[at]}: {end[at]} tokens do not fit {held[at]} pages of {self.page_size}")
+            self._refuse_pages(int(work.row[at]), int(end[at]))
 
     def _expect_all(self, rows: Int64) -> None:
         if int(rows.min()) < 0 or int(rows.max()) >= len(self.live) or not self.live[rows].all():

@@ -184,8 +184,7 @@ class Runner:
         """The plan, where SAMPLED is left only for tokens that the host does not know."""
         if not plan.decodes and all(token != SAMPLED for _, token in plan.appended):
             return plan
-        with torch.inference_mode():
-            self.last.share()
+        self.last.share()
         return self.last.resolved(plan) if self.on_device is None else plan
 
     def _run(self, plan: StepPlan) -> StepResult | None:

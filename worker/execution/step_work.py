@@ -12,7 +12,6 @@ import numpy.typing as npt
 from ..plan import RowWork
 
 Int64 = npt.NDArray[np.int64]
-_NONE: Int64 = np.empty(0, np.int64)
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +28,17 @@ class StepWork:
         """Tokens of each row that are computed after the step."""
         return self.computed + self.count
 
+    def before(self, other: StepWork) -> StepWork:
+        """This work, then the other."""
+        if not len(self.row):
+            return other
+        return StepWork(
+            np.concatenate((self.row, other.row)),
+            np.concatenate((self.computed, other.computed)),
+            np.concatenate((self.count, other.count)),
+            np.concatenate((self.sample, other.sample)),
+        )
+
     def ordered(self) -> Int64:
         """Items with one token first, then by length, then as they come: their indices."""
         return np.lexsort((self.end, self.count > 1)).astype(np.int64, copy=False)
@@ -37,20 +47,7 @@ class StepWork:
 _FIELDS = [attrgetter(name) for name in ("row", "computed", "count", "sample")]
 
 
-def step_work(work: Sequence[RowWork], decodes: Int64 = _NONE, computed: Int64 = _NONE) -> StepWork:
-    """The arrays of a plan's items, then of the rows `decodes`, [rows], of which so many tokens are `computed`."""
-    decoding = StepWork(decodes, computed, np.ones_like(decodes), np.ones(len(decodes), np.bool_))
-    if not work:
-        return decoding
-    fields = [np.fromiter(map(field, work), np.int64, len(work)) for field in _FIELDS]
-    items = StepWork(fields[0], fields[1], fields[2], fields[3].astype(np.bool_))
-    return _joined(items, decoding) if len(decodes) else items
-
-
-def _joined(first: StepWork, then: StepWork) -> StepWork:
-    return StepWork(
-        np.concatenate((first.row, then.row)),
-        np.concatenate((first.computed, then.computed)),
-        np.concatenate((first.count, then.count)),
-        np.concatenate((first.sample, then.sample)),
-    )
+def step_work(work: Sequence[RowWork]) -> StepWork:
+    """The arrays of a plan's items."""
+    row, computed, count, sample = (np.fromiter(map(field, work), np.int64, len(work)) for field in _FIELDS)
+    return StepWork(row, computed, count, sample.astype(np.bool_))
