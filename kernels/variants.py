@@ -184,16 +184,21 @@ def _linear() -> Iterator[Variant]:
              "out": "*bf16" if splits == 1 else "*fp32"} | shared,
             common | {"BLOCK_OUT": linear_blocks.BLOCK_OUT}, 4, 4, ("outputs",),
         )  # fmt: skip
+        part = linear_w4a16.part_blocks(rows, 4096, 4096)
+        splits = -(-4096 // (linear_w4a16.PACKED * part))
+        block, at_once, warps = linear_w4a16.pipeline(rows, 4096, half=True)
         pointers = {
-            "x": "*bf16", "words": "*i32", "scales": "*bf16", "zeros": "*bf16", "bias": "*bf16",
-            "out": "*bf16" if splits == 1 else "*fp32",
+            "x": "*bf16", "words": "*i32", "scales": "*i32", "bias": "*bf16",
+            "parts": "*bf16" if splits == 1 else "*fp32", "counts": "*i32", "out": "*bf16",
         }  # fmt: skip
-        for group in (32, 128, 4096):
-            constants = common | {"GROUP": group, "BLOCK_OUT": linear_w4a16.BLOCK_OUT, "PRECISION": "tf32"}
-            for scales in ("*bf16", "*fp16") if group == 128 else ("*fp16",):
-                kinds = pointers | shared | {"scales": scales, "zeros": scales}
-                name = f"w4a16 {rows} by {group} {scales[1:]}"
-                yield Variant(name, linear_w4a16.w4a16_kernel, kinds, constants, 4, 3, ("outputs",))
+        for group, kind in ((16, "bf16"), (32, "bf16"), (128, "bf16"), (128, "fp16"), (4096, "bf16")):
+            constants = common | {
+                "GROUP": group, "SPLITS": splits, "PART": part, "AT_ONCE": at_once, "HALF": True, "BLOCK_ROWS": block,
+                "BLOCK_OUT": linear_w4a16.BLOCK_OUT, "PRECISION": "tf32",
+            }  # fmt: skip
+            kinds = {name: f"*{kind}" if of == "*bf16" else of for name, of in pointers.items()} | shared
+            name = f"w4a16 {rows} by {group} {kind}"
+            yield Variant(name, linear_w4a16.w4a16_kernel, kinds, constants, warps, 3, ("outputs",))
     invariant = linear_invariant
     for name, outputs, apart in (("few", 4096, True), ("many", 4096, False), ("wide", 28672, False)):
         yield Variant(

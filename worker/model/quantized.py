@@ -15,7 +15,16 @@ from torch import Tensor
 from ...core.errors import ConfigError
 from ...kernels.launch import runs_on
 from ...kernels.linear_blocks import linear_blocks, rounded, spread_scales
-from ...kernels.linear_w4a16 import AWQ_ORDER, IN_ORDER, PackedWeight, linear_w4a16, nibbles_of, pack, unpacked
+from ...kernels.linear_w4a16 import (
+    AWQ_ORDER,
+    IN_ORDER,
+    PackedWeight,
+    linear_w4a16,
+    nibbles_of,
+    pack,
+    side_by_side,
+    unpacked,
+)
 from ...kernels.linear_w8a8 import linear_w8a8, quantize_rows
 from .linear import Linear
 from .quantization import BLOCK, Layout, Quantization
@@ -57,8 +66,7 @@ class Piece(NamedTuple):
 def read_quantized(weights: WeightReader, how: Quantization, pieces: list[Piece], bias: Tensor | None) -> Linear:
     """The pieces, of one input, side by side. Raises ConfigError."""
     if how.layout.grouped:
-        packed = [_grouped(weights, how, piece) for piece in pieces]
-        weight = PackedWeight(*(torch.cat(parts) for parts in zip(*packed, strict=True)))
+        weight = side_by_side([_grouped(weights, how, piece) for piece in pieces])
         if weights.device.type == "meta" or runs_on(weights.device):
             outputs = weight.words.shape[0]
             return QuantizedLinear(outputs, weight.inputs, lambda x: linear_w4a16(x, weight, bias), bias)
