@@ -206,6 +206,7 @@ def w4a16_kernel(
     into = r.to(tl.int64)[None, :] * outputs + o[:, None]
     asked = real_out[:, None] & real_row[None, :]
     if SPLITS > 1:
+        # There are parts only where all rows are in one block: counts are of blocks of outputs alone.
         size = rows.to(tl.int64) * outputs
         tl.store(parts + split * size + into, sums, mask=asked)
         if _comes_last(counts + tl.program_id(0), SPLITS):

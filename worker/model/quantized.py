@@ -122,7 +122,7 @@ def _grouped(weights: WeightReader, how: Quantization, piece: Piece) -> PackedWe
     nibbles, scales, zeros = {Layout.AWQ: _awq, Layout.GPTQ: _gptq, Layout.PACKED: _packed}[how.layout](
         weights, how, piece
     )
-    return pack(nibbles, scales, zeros.to(scales.dtype))
+    return pack(nibbles, scales, zeros)
 
 
 Grouped = tuple[Tensor, Tensor, Tensor]
