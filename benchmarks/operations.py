@@ -7,6 +7,7 @@ python benchmarks/operations.py [--set avx512_bf16] [--inputs 768] [--outputs 23
 from __future__ import annotations
 
 import argparse
+import math
 import os
 import time
 from collections.abc import Callable
@@ -24,6 +25,9 @@ PAGE_SIZE = 16
 CALLS = 200
 # Rows, queries of each, context of each.
 BATCHES = ((1, 1, 300), (16, 1, 300), (64, 1, 300), (1, 512, 512))
+# The same of decodes whose keys and values come from memory, one layer's after the other's, as in a step.
+FAR = ((32, 1, 96), (64, 1, 256), (8, 1, 1000))
+FAR_BYTES = 96 << 20  # of all layers' caches: more than the processor's
 
 
 def fastest(call: Callable[[], object]) -> float:
@@ -42,15 +46,23 @@ def products(options: argparse.Namespace, dtype: torch.dtype, *, int8: bool = Fa
     return [fastest(lambda x=x: weight.multiply(x)) for x in inputs]  # type: ignore[misc]
 
 
-def attention(options: argparse.Namespace, dtype: torch.dtype, rows: int, queries: int, context: int) -> float:
+def attention(
+    options: argparse.Namespace, dtype: torch.dtype, rows: int, queries: int, context: int, *, far: bool = False
+) -> float:
     width = -(-context // PAGE_SIZE)
     shape = (rows * width, PAGE_SIZE, options.kv_heads, options.head_dim)
-    pages = KvPages(torch.randn(shape).to(dtype), torch.randn(shape).to(dtype))
+    layers = -(-FAR_BYTES // (2 * math.prod(shape) * dtype.itemsize)) if far else 1
+    caches = [KvPages(torch.randn(shape).to(dtype), torch.randn(shape).to(dtype)) for _ in range(layers)]
     query = torch.randn(rows * queries, options.heads, options.head_dim).to(dtype)
-    tables = torch.arange(rows * width, dtype=torch.int32).view(rows, width)
+    tables = torch.randperm(rows * width).to(torch.int32).view(rows, width)
     device = torch.device("cpu")
     plan = plan_attention([queries] * rows, [context] * rows, tables, PAGE_SIZE, device=device, dtype=dtype)
-    return fastest(lambda: paged_attention(query, pages, plan, options.head_dim**-0.5))
+
+    def every_layer() -> None:
+        for pages in caches:
+            paged_attention(query, pages, plan, options.head_dim**-0.5)
+
+    return fastest(every_layer) / layers
 
 
 def main() -> None:
@@ -74,6 +86,10 @@ def main() -> None:
     print(f"attention, {options.heads} heads of {options.head_dim}, {options.kv_heads} of keys, us")
     for batch in BATCHES:
         wide, narrow = (attention(options, dtype, *batch) for dtype in (torch.float32, torch.bfloat16))
+        print("  {} rows, {} queries of {} tokens:".format(*batch), f"float32 {wide:.1f} bfloat16 {narrow:.1f}")
+    print("from memory, us a layer")
+    for batch in FAR:
+        wide, narrow = (attention(options, dtype, *batch, far=True) for dtype in (torch.float32, torch.bfloat16))
         print("  {} rows, {} queries of {} tokens:".format(*batch), f"float32 {wide:.1f} bfloat16 {narrow:.1f}")
 
 
