@@ -57,6 +57,7 @@ def runner(checkpoint: Callable[[str], Path]) -> Runner:
         (plan(appended=((0, 9),), work=(RowWork(0, 3, 1, False, []),)), "but 4 tokens known"),
         (plan(new=(added(1, [7] * 9, [1]),), work=(RowWork(1, 0, 9, True, []),)), "9 tokens do not fit 1 pages of 8"),
         (StepPlan(1, [], [], [], [], decodes=bytes([1, 0, 0, 0])), "row 1 is not in the batch"),
+        (StepPlan(1, [], [], [], [], decodes=bytes([0, 0, 1, 0])), "row 65536 is not in the batch"),
         (StepPlan(1, [], [], [], [], decodes=bytes(4), grown=[(0, PAGES)]), "not all among the 8"),
         (StepPlan(1, [], [], [(0, 5)] * 5, [], decodes=bytes(4)), "9 tokens do not fit 1 pages of 8"),
     ],

@@ -57,6 +57,7 @@ class Rows:
             self._append(plan.appended)
         decodes = np.frombuffer(plan.decodes, "<u4").astype(np.int64)
         if len(decodes):
+            self._expect_all(decodes)
             self._append_tokens(decodes, SAMPLED if last is None else last[decodes])
         for row, page in plan.grown:
             self._take_pages(row, [page])
@@ -96,11 +97,11 @@ class Rows:
                 self._append([pair])
             return
         rows, tokens = np.fromiter(chain.from_iterable(appended), np.int64, 2 * len(appended)).reshape(-1, 2).T
+        self._expect_all(rows)
         self._append_tokens(rows, tokens)
 
     def _append_tokens(self, rows: Int64, tokens: Int64 | int) -> None:
-        """One for each of `rows`, all of them different."""
-        self._expect_all(rows)
+        """One for each of `rows`, all of them there and different."""
         known = self.known[rows]
         if (longest := int(known.max())) == self.tokens.shape[1]:
             self._grow(0, longest + 1, 0)
