@@ -33,13 +33,14 @@ class TieredMachine(base.Machine):
         stages=st.integers(1, 3),
         host=st.sampled_from([1, 6, 12]),
         disk=st.sampled_from([0, 4, 30]),
+        in_columns=st.sampled_from([1, 2, 100]),
     )
-    def begin(self, forecast: bool, stages: int, host: int = 1, disk: int = 0) -> None:
+    def begin(self, forecast: bool, stages: int, host: int = 1, disk: int = 0, in_columns: int = 100) -> None:
         self.ranks = TieredRanks(base.TOTAL_PAGES, base.VOCABULARY, host, disk)
         self.tiers = Tiers(host, disk, self.ranks.progress)
         self.pool = PagePool(base.TOTAL_PAGES, PAGE_SIZE, self.tiers)
         limits = structs.replace(base.LIMITS, admission_forecast=forecast, stages=stages)
-        self.scheduler = Scheduler(limits, self.pool)
+        self.scheduler = Scheduler(limits, self.pool, in_columns=in_columns)
         self.mirror: dict[Medium, set[BlockKey]] = {medium: set() for medium in Medium}
         self.stuck = 0
 
@@ -81,7 +82,7 @@ class TieredMachine(base.Machine):
     def check_progress(self, plan: StepPlan) -> None:
         """As without tiers, but whoever waits for the disk does so without work to do."""
         waits = [request for request in self.live if self.tiers.reads(request.disk_job)]
-        assert bool(plan.work) or not set(self.live) - set(waits), "work to do, and no progress"
+        assert not plan.idle or not set(self.live) - set(waits), "work to do, and no progress"
 
     @precondition(lambda self: self.results)
     @rule()
