@@ -66,12 +66,11 @@ NONE_ADVANCED = Advanced(_NOBODY, _NOBODY, _NOBODY)
 
 @dataclass(slots=True)
 class Risen:
-    """A request that got up while plans with it were out, and how many results are to come. `stay` and `row` are those
-    that it had."""
+    """A request that got up while plans with it were out, and how many results are to come. `stay` is the one
+    that it was in."""
 
     request: Request
     stay: int
-    row: int
     out: int
 
 
@@ -210,7 +209,7 @@ class Decodes:
             request.told += planned
             request.pending += out
             if out:
-                self._risen[request.seat] = Risen(request, request.stays, request.row, out)
+                self._risen[request.seat] = Risen(request, request.stays, out)
             request.seat = 0
             self._count_ends(request, -1)
             self._rose(request)
