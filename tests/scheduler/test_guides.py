@@ -115,7 +115,8 @@ def run(
 ) -> tuple[list[Outcome], list[list[int]], int]:
     """Last outcome and tokens of each request, and the results that it took. With `ahead` plans go out as long as they
     may before a result is taken."""
-    scheduler = Scheduler(structs.replace(LIMITS, stages=stages), PagePool(PAGES, PAGE_SIZE), PacedCrew())
+    limits = structs.replace(LIMITS, stages=stages)
+    scheduler = Scheduler(limits, PagePool(PAGES, PAGE_SIZE), PacedCrew(), in_columns=1)
     guided: dict[bytes, Request] = {}
     ranks = CheckedRanks(guided)
     live = []
@@ -131,7 +132,11 @@ def run(
         assert steps < 3000, "requests do not end"
         while scheduler.may_plan and (ahead or not results):
             results.append(ranks.step(scheduler.schedule()))
-        for outcome in (*scheduler.update(results.popleft()).outcomes, *scheduler.settle()):
+        update = scheduler.update(results.popleft())
+        for at, token in zip(update.advanced.ids.tolist(), update.advanced.tokens.tolist(), strict=True):
+            assert live[at].guide is None
+            tokens[live[at]].append(token)
+        for outcome in (*update.outcomes, *scheduler.settle()):
             assert outcome.request not in ends
             tokens[outcome.request] += outcome.token_ids
             if outcome.ended:

@@ -171,6 +171,7 @@ class Engine:
     def _take_advanced(self, advanced: Advanced) -> None:
         self._totals["output_tokens"] += len(advanced.ids)
         for session in set(advanced.sessions.tolist()):
+            assert session not in self._decoded, "a report follows each result"
             mine = advanced.sessions == session
             self._decoded[session] = Decoded(advanced.ids[mine], advanced.tokens[mine])
 
