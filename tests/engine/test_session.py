@@ -245,9 +245,9 @@ async def test_refuses_what_it_cannot_hold(worker, session_to, change, code, nam
 
 
 async def test_refuses_a_live_id_and_a_full_queue(worker_of, session_to):
-    worker = worker_of("--pages", "20", "--max-sequences", "1", "--max-waiting", "2")
+    worker = worker_of("--pages", "200", "--max-sequences", "1", "--max-waiting", "2")
     async with session_to(worker) as session:
-        first = await session.submit(prompt(13), LONG)
+        first = await session.submit(prompt(13), 900)  # outlasts all others' submission
         await first.started.wait()
         same = await session.submit(prompt(13), 5, id=1)
         await session.report(lambda report: report.refusals)
