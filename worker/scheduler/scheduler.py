@@ -221,19 +221,17 @@ class Scheduler:
 
     def _due(self) -> tuple[list[Request], Decoding]:
         """Those that decode: one by one, and in columns."""
-        roster = self._roster
-        due = [request for request in roster.loose if request.remaining == 1 and not request.sits_out]
-        suited = [request for request in due if roster.decodes.suits(request)]
-        if not self._in_columns <= len(roster.decodes) + len(suited) or not self._plenty():
-            if not len(roster.decodes):
-                return due, NONE_DECODING
-            roster.decodes.rise_all()
-            return [
-                request for request in roster.loose if request.remaining == 1 and not request.sits_out
-            ], NONE_DECODING
+        roster, decodes = self._roster, self._roster.decodes
+        suited = [request for request in self._decoding_alone() if decodes.suits(request)]
+        if len(decodes) + len(suited) < self._in_columns or not self._plenty():
+            decodes.rise_all()
+            return self._decoding_alone(), NONE_DECODING
         for request in suited:
             roster.sit(request)
-        return [request for request in due if not request.seat], roster.decodes.plan(self.pool)
+        return self._decoding_alone(), decodes.plan(self.pool)
+
+    def _decoding_alone(self) -> list[Request]:
+        return [request for request in self._roster.loose if request.remaining == 1 and not request.sits_out]
 
     def _plenty(self) -> bool:
         """Whether pages last for everybody that runs, and nobody who waits is to take any from them: then it does not
